@@ -1,0 +1,72 @@
+"""Every error that voxquarry raises on purpose.
+
+    VoxquarryError
+    ├── ConfigError            stops the job before work begins
+    ├── ModelLoadError         stops the job: a model cannot be found or opened
+    ├── TooManyFailures        stops the job: more units failed than the profile allows
+    ├── StorageError           stops the job: the corpus is damaged or of another version
+    └── DataError              costs one unit of work, which goes to quarantine
+        ├── EmptyFile          zero bytes
+        ├── UndecodableAudio   no decoder reads it
+        ├── NonFiniteAudio     NaN or infinite samples
+        ├── EmptyAudio         decodes, but to nothing
+        ├── TooShortAudio      shorter than any clip could be
+        ├── MissingSource      the uri cannot be opened
+        └── DuplicateRecording the same bytes were already taken in under another uri
+
+A stage raises; the engine decides. Anything that is not a `DataError` is our own bug or a broken
+machine; the engine quarantines the unit all the same, and stops the run when the share of failed
+units passes the profile's limit.
+"""
+
+
+class VoxquarryError(Exception):
+    """Root of the tree."""
+
+
+class ConfigError(VoxquarryError):
+    """A setting, an argument or a manifest column is wrong."""
+
+
+class ModelLoadError(VoxquarryError):
+    """A model name does not resolve, or its weights do not open."""
+
+
+class TooManyFailures(VoxquarryError):
+    """More than the allowed share of units went to quarantine."""
+
+
+class StorageError(VoxquarryError):
+    """A table has another schema than this version writes, or a committed part is missing."""
+
+
+class DataError(VoxquarryError):
+    """One unit of work cannot be judged; its message names the value and the bound."""
+
+
+class EmptyFile(DataError):
+    """The file holds no bytes."""
+
+
+class UndecodableAudio(DataError):
+    """Neither libsndfile nor FFmpeg reads the file as audio."""
+
+
+class NonFiniteAudio(DataError):
+    """The decoded samples hold NaN or infinity."""
+
+
+class EmptyAudio(DataError):
+    """There are no samples to work on."""
+
+
+class TooShortAudio(DataError):
+    """The recording is shorter than the shortest useful clip."""
+
+
+class MissingSource(DataError):
+    """The uri does not exist or may not be read."""
+
+
+class DuplicateRecording(DataError):
+    """Another uri of this corpus holds the very same bytes."""
