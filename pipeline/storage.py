@@ -1,0 +1,219 @@
+"""A corpus on disk or in object storage: Parquet tables and the markers that make them true.
+
+    ROOT/clips/curate-<block>.parquet       parts, one per table and committed block
+    ROOT/recordings/… ROOT/quarantine/… ROOT/verdicts/…
+    ROOT/_commits/curate/<block>.json       the marker: which units, which parts, how many rows
+    ROOT/_runs/<run>.json                   one record per run
+
+A block of units is committed by writing the parts of all its tables and, last, the marker that
+names them. A part without a marker does not exist for a reader, so a crash at any moment leaves
+either the whole block or nothing. Names derive from the units' ids: a block that is written twice
+overwrites itself with the same rows.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as pafs
+
+from schemas.arrow import QUARANTINE, TABLES, Table
+from schemas.errors import ConfigError, StorageError
+from schemas.ids import content_id
+
+# One clip's audio is about 100 kB, so a row group is some tens of megabytes.
+ROWS_PER_GROUP = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One piece of work inside a unit, and how it ended."""
+
+    item_id: str
+    uri: str
+    status: str
+    """`done` or `quarantined`."""
+    duration_s: float
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the phase needs to plan the next run without opening the source again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitRecord:
+    """A finished unit, as its commit marker keeps it."""
+
+    unit_id: str
+    attempt: int
+    items: tuple[Item, ...]
+    rows: dict[str, int]
+    """Rows written per table."""
+    seconds: dict[str, float]
+    """Wall seconds of one worker, per stage."""
+
+
+class Corpus:
+    """A corpus root: any path or uri that `pyarrow.fs` opens."""
+
+    def __init__(self, root: str) -> None:
+        """Open (not create) the root. Raises `ConfigError` for a uri no file system handles."""
+        self.root = root
+        try:
+            if "://" in root:
+                self.fs, self.path = pafs.FileSystem.from_uri(root)
+            else:
+                self.fs, self.path = pafs.LocalFileSystem(), root.rstrip("/")
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ConfigError(f"cannot open corpus {root}: {error}") from error
+        self.is_local = isinstance(self.fs, pafs.LocalFileSystem)
+
+    def exists(self) -> bool:
+        """Whether anything was ever committed or recorded here."""
+        return bool(self._names("_runs") or self._names("_commits"))
+
+    # ---------------------------------------------------------------- writing
+
+    def commit(
+        self, phase: str, units: Sequence[UnitRecord], rows: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """Write the rows of a block of units, all or nothing."""
+        block = content_id(*sorted(unit.unit_id for unit in units))
+        parts = {}
+        for name, table_rows in rows.items():
+            if table_rows:
+                part = f"{name}/{phase}-{block}.parquet"
+                self.write_table(part, TABLES[name], table_rows)
+                parts[name] = {"part": part, "rows": len(table_rows)}
+        marker = {"phase": phase, "parts": parts, "units": [asdict(unit) for unit in units]}
+        self.write_json(f"_commits/{phase}/{block}.json", marker)
+
+    def write_table(self, name: str, table: Table, rows: Sequence[Any] | pa.Table) -> None:
+        """Write one Parquet file whole or not at all."""
+        data = rows if isinstance(rows, pa.Table) else table.to_arrow(rows)
+        table.check(data.schema, name)
+
+        def write(sink: Any) -> None:
+            # The audio is compressed already, so the cheapest codec is the right one for it.
+            pq.write_table(data, sink, row_group_size=ROWS_PER_GROUP, compression="lz4")
+
+        self._write_atomically(name, write)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file whole or not at all."""
+        text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+        self._write_atomically(name, lambda sink: sink.write(text.encode()))
+
+    def _write_atomically(self, name: str, write: Any) -> None:
+        target = f"{self.path}/{name}"
+        folder, _, file = target.rpartition("/")
+        self.fs.create_dir(folder, recursive=True)
+        if not self.is_local:
+            # An object appears only when its upload completes.
+            with self.fs.open_output_stream(target) as sink:
+                write(sink)
+            return
+        aside = f"{folder}/.{file}.{uuid.uuid4().hex}"
+        with self.fs.open_output_stream(aside) as sink:
+            write(sink)
+        self.fs.move(aside, target)
+
+    # ---------------------------------------------------------------- reading
+
+    def markers(self, phase: str) -> list[dict[str, Any]]:
+        """Every commit marker of a phase, in the order of their names."""
+        return [self.read_json(name) for name in self._names(f"_commits/{phase}")]
+
+    def committed(self, phase: str) -> list[UnitRecord]:
+        """Every unit that a phase has finished here."""
+        return [
+            UnitRecord(**{**unit, "items": tuple(Item(**item) for item in unit["items"])})
+            for marker in self.markers(phase)
+            for unit in marker["units"]
+        ]
+
+    def parts(self, table: str) -> list[str]:
+        """Names of the committed parts of a table. Raises `StorageError` if one is gone."""
+        present = set(self._names(table))
+        named = set()
+        for phase in self._folders("_commits"):
+            for marker in self.markers(phase):
+                if table in marker["parts"]:
+                    named.add(marker["parts"][table]["part"])
+        lost = sorted(named - present)
+        if lost:
+            raise StorageError(f"{self.root}: {len(lost)} committed parts are gone: {lost[0]} …")
+        return sorted(named)
+
+    def read(
+        self, table: Table, columns: Iterable[str] | None = None, filters: Any = None
+    ) -> pl.DataFrame:
+        """The committed rows of a table; `columns` keeps audio out of memory if not needed."""
+        names = self.parts(table.name)
+        wanted = list(columns) if columns is not None else table.schema.names
+        pieces = []
+        for name in names:
+            path = f"{self.path}/{name}"
+            table.check(pq.read_schema(path, filesystem=self.fs), name)
+            pieces.append(
+                pq.read_table(path, columns=wanted, filesystem=self.fs, filters=filters)
+            )
+        empty = pa.schema([table.schema.field(name) for name in wanted]).empty_table()
+        frame = pl.from_arrow(pa.concat_tables([*pieces, empty]).replace_schema_metadata())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def latest_items(self, phase: str) -> dict[str, tuple[int, Item]]:
+        """How every item of a phase ended at its last attempt: item id → (attempt, item)."""
+        latest: dict[str, tuple[int, Item]] = {}
+        for unit in self.committed(phase):
+            for item in unit.items:
+                if item.item_id not in latest or latest[item.item_id][0] < unit.attempt:
+                    latest[item.item_id] = (unit.attempt, item)
+        return latest
+
+    def read_quarantine(self) -> pl.DataFrame:
+        """Rows of `quarantine` that still stand: a later attempt overtakes an earlier one."""
+        frame = self.read(QUARANTINE)
+        standing = [
+            {"phase": phase, "unit_id": item_id, "attempt": attempt}
+            for phase in self._folders("_commits")
+            for item_id, (attempt, item) in self.latest_items(phase).items()
+            if item.status == "quarantined"
+        ]
+        keys = {"phase": pl.String, "unit_id": pl.String, "attempt": pl.Int64}
+        return frame.join(pl.DataFrame(standing, schema=keys), on=list(keys), how="semi")
+
+    def read_json(self, name: str) -> Any:
+        """One JSON file of the corpus."""
+        with self.fs.open_input_stream(f"{self.path}/{name}") as source:
+            return json.loads(source.read())
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run record, oldest first."""
+        return sorted((self.read_json(name) for name in self._names("_runs")), key=_started)
+
+    def _names(self, folder: str) -> list[str]:
+        """Files below a folder, relative to the root, sorted; half-written ones left out."""
+        return self._list(folder, pafs.FileType.File, recursive=True)
+
+    def _folders(self, folder: str) -> list[str]:
+        names = self._list(folder, pafs.FileType.Directory, recursive=False)
+        return [name.rpartition("/")[2] for name in names]
+
+    def _list(self, folder: str, kind: pafs.FileType, recursive: bool) -> list[str]:
+        selector = pafs.FileSelector(
+            f"{self.path}/{folder}", allow_not_found=True, recursive=recursive
+        )
+        return sorted(
+            info.path[len(self.path) + 1 :]
+            for info in self.fs.get_file_info(selector)
+            if info.type == kind and not info.base_name.startswith(".")
+        )
+
+
+def _started(record: dict[str, Any]) -> str:
+    return str(record.get("started", ""))

@@ -1,0 +1,108 @@
+"""The Arrow schema of every table, derived from its row type, and the way rows pass through it.
+
+Every file carries its table's name and version in the Parquet metadata; both are checked on
+write and on read.
+"""
+
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.errors import StorageError
+from schemas.rows import Clip, Quarantined, Recording, Verdict
+
+VERSION_KEY = b"voxquarry.table"
+
+_SCALARS: dict[type, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    bytes: pa.large_binary(),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One table of the corpus: its name, the version of its meaning, and its row type."""
+
+    name: str
+    version: int
+    row: type
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema with `name/version` in its metadata."""
+        tag = f"{self.name}/{self.version}".encode()
+        return pa.schema(_struct_fields(self.row), metadata={VERSION_KEY: tag})
+
+    def to_arrow(self, rows: Sequence[Any]) -> pa.Table:
+        """Rows of this table's type, as a table of this schema."""
+        schema = self.schema
+        columns = [
+            pa.array([_plain(getattr(row, field.name)) for row in rows], field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def check(self, schema: pa.Schema, where: str) -> None:
+        """Raise `StorageError` unless `schema` is this table, of this version, column by column."""
+        expected = self.schema
+        tag = (schema.metadata or {}).get(VERSION_KEY, b"no tag").decode()
+        wanted = f"{self.name}/{self.version}"
+        if tag != wanted:
+            raise StorageError(f"{where}: holds table {tag}, this version reads {wanted}")
+        for field in expected:
+            index = schema.get_field_index(field.name)
+            if index < 0 or schema.field(index).type != field.type:
+                found = "missing" if index < 0 else str(schema.field(index).type)
+                raise StorageError(
+                    f"{where}: column {field.name} is {found}, the schema says {field.type}"
+                )
+
+
+def _struct_fields(row: type) -> list[pa.Field]:
+    hints = get_type_hints(row)
+    return [_field(field.name, hints[field.name]) for field in fields(row)]
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not type(None)]
+        # A vector may be held as a tuple or an array; both are a list in Arrow.
+        return pa.field(name, _field(name, options[0]).type, nullable=type(None) in get_args(hint))
+    if origin is tuple:
+        if get_args(hint)[0] is float:
+            return pa.field(name, pa.list_(pa.float32()), nullable=False)
+        return pa.field(name, pa.list_(_field("item", get_args(hint)[0]).type), nullable=False)
+    if is_dataclass(hint):
+        return pa.field(name, pa.struct(_struct_fields(hint)), nullable=False)  # type: ignore[arg-type]
+    if isinstance(hint, type) and hint in _SCALARS:
+        return pa.field(name, _SCALARS[hint], nullable=False)
+    raise TypeError(f"{name}: no Arrow type for {hint}")
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts and tuples as lists, which is what pyarrow converts."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+RECORDINGS = Table(name="recordings", version=1, row=Recording)
+CLIPS = Table(name="clips", version=1, row=Clip)
+VERDICTS = Table(name="verdicts", version=1, row=Verdict)
+QUARANTINE = Table(name="quarantine", version=1, row=Quarantined)
+
+TABLES = {table.name: table for table in (RECORDINGS, CLIPS, VERDICTS, QUARANTINE)}
