@@ -21,11 +21,18 @@ from ray.exceptions import RayError
 
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
-from pipeline.worker import PoolWorker, as_block, bind_threads
+from pipeline.worker import PoolWorker, as_block
 from schemas.errors import ConfigError, ModelLoadError, TooManyFailures, VoxquarryError
 from stages.base import Stage
 
 logger = logging.getLogger(__name__)
+
+# One-thread processes beat threads for these models: small matrices spend their time waiting.
+# A stage that wants more for its own model says so in its config.
+ONE_THREAD = {
+    f"{library}_NUM_THREADS": "1"
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
+} | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 # Below this many finished items a high share of failures says little about the pipeline.
 FEWEST_TO_JUDGE = 20
@@ -41,14 +48,12 @@ class PoolConfig:
     """Cores that Ray sets aside per worker."""
     num_gpus: float = 0.0
     """GPUs, or a fraction of one, per worker."""
-    threads: int = 1
-    """Threads of the native libraries in each worker."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers must be at least 1, got {self.workers}")
-        if self.num_cpus <= 0 or self.num_gpus < 0 or self.threads < 1:
-            raise ConfigError("num_cpus > 0, num_gpus >= 0 and threads >= 1 are needed")
+        if self.num_cpus <= 0 or self.num_gpus < 0:
+            raise ConfigError("num_cpus > 0 and num_gpus >= 0 are needed")
 
     def size(self) -> int:
         """Workers of this pool on the resources that Ray sees."""
@@ -95,14 +100,19 @@ def ray_session(config: EngineConfig) -> Iterator[float]:
         # Warnings that only concern Ray's developers would drown the progress bar.
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        common: dict[str, Any] = {
+            "logging_level": logging.ERROR,
+            "log_to_driver": False,
+        }
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(**common)
+            ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
         else:
+            # Workers inherit this; a runtime_env would start each of them twice.
+            os.environ.update(ONE_THREAD)
             memory = config.object_store_mb
             ray.init(
                 # More logical CPUs than cores: Ray's own helpers must never wait for a worker.
-                num_cpus=(os.cpu_count() or 1) + 6,
+                num_cpus=(os.cpu_count() or 1) + 2,
                 include_dashboard=False,
                 object_store_memory=memory * 2**20 if memory else None,
                 **common,
@@ -131,8 +141,8 @@ def run_units(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
-    # One block is one commit: a block must reach its worker as soon as it exists.
-    context.target_max_block_size = 1
+    # One block is one task and one commit, whatever its size.
+    context.target_max_block_size = None
     # Longest first, so that no worker is left alone with a long unit at the end.
     ordered = sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id))
     size = config.units_per_commit
@@ -155,7 +165,6 @@ def run_units(
             compute=ActorPoolStrategy(size=pool.size(), max_tasks_in_flight_per_actor=1),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
-            runtime_env={"env_vars": bind_threads(pool.threads)},
         )
     done = failed = 0
     try:

@@ -95,16 +95,6 @@ def as_block(values: Sequence[Any]) -> pa.Table:
     return pa.table({"unit": pa.array(blobs, pa.large_binary())})
 
 
-def bind_threads(threads: int) -> dict[str, str]:
-    """Environment that keeps every native library of a worker to `threads` threads.
-
-    One-thread processes beat threads for these models: small matrices spend their time waiting.
-    """
-    names = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB", "POLARS", "RAYON")
-    variables = {f"{name}_NUM_THREADS": str(threads) for name in names}
-    return {**variables, "POLARS_MAX_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-
-
 def _begin(unit: Unit) -> Progress:
     return Progress(unit=unit, rows={}, failures={}, seconds={})
 

@@ -1,0 +1,105 @@
+"""Profiles: YAML that fills a frozen config, `--set stage.field=value` on top, nothing unknown.
+
+A profile may name another under `extends`; its own values win. The shipped ones lie in
+`pipeline/profiles`.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.errors import ConfigError
+
+Config = TypeVar("Config")
+SHIPPED = Path(__file__).parent / "profiles"
+
+
+def shipped_profiles() -> list[str]:
+    """Names that `--profile` knows without a file."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def load_profile(name: str, overrides: Iterable[str], config: type[Config]) -> Config:
+    """Resolve a shipped name or a YAML file, and overrides, into `config`.
+
+    Raises `ConfigError` for an unknown name, an unknown key (with the nearest known one) or a
+    value of the wrong type or range.
+    """
+    values = _read(name, seen=())
+    for override in overrides:
+        _set(values, override)
+    check_keys(config, values, where=name)
+    try:
+        return TypeAdapter(config).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"profile {name}: {place}: {first['msg']}") from error
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """A resolved config as plain values, for the run record."""
+    plain: dict[str, Any] = asdict(config)
+    return plain
+
+
+def check_keys(config: type, values: Any, where: str) -> None:
+    """Raise `ConfigError` at the first key that `config` does not have."""
+    if not is_dataclass(config) or not isinstance(values, Mapping):
+        return
+    hints = get_type_hints(config)
+    known = [field.name for field in fields(config)]
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown setting {key}{hint}")
+        if isinstance(hints[key], type):
+            check_keys(hints[key], value, f"{where}: {key}")
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = Path(name)
+    if not path.suffix:
+        path = SHIPPED / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(shipped_profiles())
+        raise ConfigError(f"no profile {name}: neither a file nor one of {known}")
+    if name in seen:
+        raise ConfigError(f"profile {name} extends itself")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"profile {name} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"profile {name}: expected settings by stage, got {type(values).__name__}")
+    base = values.pop("extends", None)
+    return _merge(_read(str(base), (*seen, name)), values) if base else values
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, Mapping)
+        merged[key] = _merge(below, value) if both and below is not None else value
+    return merged
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set wants stage.field=value, got {override!r}")
+    *parents, last = path.strip().split(".")
+    place = values
+    for parent in parents:
+        below = place.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a group of settings")
+        place = below
+    place[last] = yaml.safe_load(text)
