@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -48,7 +48,7 @@ def as_plain(config: Any) -> dict[str, Any]:
     return plain
 
 
-def check_keys(config: type, values: Any, where: str) -> None:
+def check_keys(config: Any, values: Any, where: str) -> None:
     """Raise `ConfigError` at the first key that `config` does not have."""
     if not is_dataclass(config) or not isinstance(values, Mapping):
         return
@@ -57,10 +57,14 @@ def check_keys(config: type, values: Any, where: str) -> None:
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown setting {key}{hint}")
-        if isinstance(hints[key], type):
-            check_keys(hints[key], value, f"{where}: {key}")
+            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown setting {key}; {advice}")
+        hint = hints[key]
+        if get_origin(hint) is Mapping and isinstance(value, Mapping):
+            for name, item in value.items():
+                check_keys(get_args(hint)[1], item, f"{where}: {key}.{name}")
+        else:
+            check_keys(hint, value, f"{where}: {key}")
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

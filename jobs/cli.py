@@ -1,0 +1,177 @@
+"""The command line. Each command is one function; what it runs lives beside it in `jobs`."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.profile import load_profile, shipped_profiles
+from schemas.errors import VoxquarryError
+
+app = typer.Typer(
+    name="voxquarry",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Raw recordings in any language to the training set of a text-to-speech model.\n\n"
+    "Start with [bold]voxquarry run RECORDINGS --out CORPUS[/bold]; a second run of any command "
+    "does only what is still to do.",
+)
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A folder, a glob, an s3:// or gs:// prefix, or a manifest (.csv, .jsonl, .parquet "
+        "with the column uri, and optionally session_id, speaker, language, licence, consent, "
+        "source, transcript)."
+    ),
+]
+OutOption = Annotated[
+    str, typer.Option("--out", "-o", help="The corpus: a folder, s3:// or gs:// uri.")
+]
+CorpusArgument = Annotated[str, typer.Argument(help="A corpus: a folder, s3:// or gs:// uri.")]
+ProfileOption = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        "-p",
+        help=f"Settings: {', '.join(shipped_profiles())}, or a YAML file "
+        "(with `extends: NAME` it only names what differs).",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="STAGE.FIELD=VALUE",
+        help="Override one setting; may be repeated. For example segmentation.max_s=60.",
+    ),
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", help="Filter policy: `default`, or a YAML file with rules."),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would run, on how many hours, and for how long."),
+]
+RetryOption = Annotated[
+    bool,
+    typer.Option("--retry-quarantined", help="Try again what earlier runs put into quarantine."),
+]
+
+
+@app.command()
+def run(
+    source: SourceArgument,
+    out: OutOption,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    dry_run: DryRunOption = False,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Everything: curate, filter, report.
+
+    Ends with the table of hours and an HTML report in the corpus. Killed at any moment, the same
+    command goes on where it was.
+    """
+    _curate(source, out, profile, settings, policy, dry_run, retry_quarantined)
+    if not dry_run:
+        _report(out, policy, None)
+
+
+@app.command()
+def curate(
+    source: SourceArgument,
+    out: OutOption,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    dry_run: DryRunOption = False,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Recordings to measured, transcribed clips.
+
+    Writes the tables recordings, clips and quarantine, and the verdicts of the policy.
+    """
+    _curate(source, out, profile, settings, policy, dry_run, retry_quarantined)
+
+
+def _curate(
+    source: str,
+    out: str,
+    profile: str,
+    settings: list[str] | None,
+    policy: str,
+    dry_run: bool,
+    retry_quarantined: bool,
+) -> None:
+    from jobs.curate import CurateConfig
+    from jobs.run_curate import explain, run_curate
+
+    config = load_profile(profile, settings or [], CurateConfig)
+    if dry_run:
+        explain(source, out, config, Console())
+        return
+    run_curate(source, out, config, policy=policy, retry=retry_quarantined, console=Console())
+
+
+@app.command("filter")
+def filter_(corpus: CorpusArgument, policy: PolicyOption = "default") -> None:
+    """Judge the clips anew by a policy: seconds, and no model runs.
+
+    Writes the table verdicts for that policy; the scores stay as they are.
+    """
+    from jobs.judge import judge_corpus
+
+    judge_corpus(corpus, policy, Console())
+
+
+@app.command()
+def report(
+    corpus: CorpusArgument,
+    policy: PolicyOption = "default",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file; CORPUS/report.html.")
+    ] = None,
+) -> None:
+    """One HTML file to read and to listen to: the funnel, the scores, samples of clips."""
+    _report(corpus, policy, output)
+
+
+def _report(corpus: str, policy: str, output: Path | None) -> None:
+    from jobs.judge import report_corpus
+
+    report_corpus(corpus, policy, output, Console())
+
+
+@app.command()
+def doctor(profile: ProfileOption = "embedded", settings: SetOption = None) -> None:
+    """What is installed, what each model resolves to, free disk, GPUs."""
+    from jobs.curate import CurateConfig
+    from jobs.doctor import examine
+
+    healthy = examine(load_profile(profile, settings or [], CurateConfig), Console())
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: an error of ours is one line and exit code 1, a wrong argument 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except VoxquarryError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]{type(error).__name__}[/]: ", end="", highlight=False
+        )
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

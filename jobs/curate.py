@@ -1,0 +1,125 @@
+"""The curate phase: raw recordings in, measured and transcribed clips out.
+
+    read chunk → [source separation] → VAD → segmentation → signal → transcription → alignment
+    → edges → text checks → DNSMOS → speaker → encoding → recordings, clips, quarantine
+
+Source separation has its place right behind the reading; it is not built yet.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from annotators.registry import ResolvedModel, resolve
+from pipeline.audio import ChunkPlan, read_chunk
+from pipeline.engine import EngineConfig
+from pipeline.planning import Broken
+from pipeline.work import Phase
+from schemas.errors import ConfigError
+from schemas.rows import Chunk
+from stages.alignment import Alignment, AlignmentConfig
+from stages.dnsmos import DnsmosConfig, DnsmosStage
+from stages.edges import Edges, EdgesConfig
+from stages.encoding import Encoding, EncodingConfig
+from stages.segmentation import Segmentation, SegmentationConfig
+from stages.signal import Signal, SignalConfig
+from stages.speaker import Speaker, SpeakerConfig
+from stages.text_checks import TextChecks, TextChecksConfig
+from stages.transcription import Transcription, TranscriptionConfig
+from stages.vad import Vad, VadConfig
+
+PHASE = "curate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestConfig:
+    """How sources become units of work."""
+
+    chunk_s: float = 600.0
+    """Longest chunk in seconds; a longer recording is cut in silence."""
+    unit_s: float = 120.0
+    """Shorter recordings share a unit of about this many seconds of audio."""
+
+    def __post_init__(self) -> None:
+        if not 120 <= self.chunk_s <= 3600:
+            raise ConfigError(f"ingest.chunk_s must be in [120, 3600], got {self.chunk_s}")
+        if self.unit_s < 0:
+            raise ConfigError(f"ingest.unit_s must not be negative, got {self.unit_s}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurateConfig:
+    """Every setting of the phase; a profile fills it."""
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    vad: VadConfig = field(default_factory=VadConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    signal: SignalConfig = field(default_factory=SignalConfig)
+    transcription: TranscriptionConfig = field(default_factory=TranscriptionConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    edges: EdgesConfig = field(default_factory=EdgesConfig)
+    text_checks: TextChecksConfig = field(default_factory=TextChecksConfig)
+    dnsmos: DnsmosConfig = field(default_factory=DnsmosConfig)
+    speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+
+    def __post_init__(self) -> None:
+        stages = {f.name for f in fields(self)} - {"engine", "ingest"}
+        unknown = sorted(set(self.engine.placement) - stages)
+        if unknown:
+            raise ConfigError(f"engine.placement names stages that do not exist: {unknown}")
+
+
+def curate_phase(config: CurateConfig) -> Phase:
+    """The stages in their order, and the tables that they fill."""
+    return Phase(
+        name=PHASE,
+        read=read_item,
+        stages=(
+            # Source separation comes here, on the chunk, before anything is measured.
+            Vad(config.vad),
+            Segmentation(config.segmentation),
+            Signal(config.signal),
+            Transcription(config.transcription),
+            Alignment(config.alignment),
+            Edges(config.edges),
+            TextChecks(config.text_checks),
+            DnsmosStage(config.dnsmos),
+            Speaker(config.speaker),
+            Encoding(config.encoding),
+        ),
+        placement=config.engine.placement,
+        write=tables_of,
+        measure=seconds_of,
+    )
+
+
+def read_item(plan: ChunkPlan | Broken) -> Chunk:
+    """An item of the plan as audio. Raises the `DataError` of a source that has none."""
+    if isinstance(plan, Broken):
+        raise plan.error
+    return read_chunk(plan)
+
+
+def tables_of(chunk: Chunk) -> Mapping[str, Sequence[Any]]:
+    """The rows that a finished chunk leaves; the last chunk brings its recording's row."""
+    is_last = chunk.index == chunk.recording.num_chunks - 1
+    return {"clips": chunk.clips, "recordings": [chunk.recording] if is_last else []}
+
+
+def seconds_of(chunk: Chunk) -> float:
+    """Seconds of audio that were decoded."""
+    return chunk.duration_s
+
+
+def models_of(config: CurateConfig) -> list[ResolvedModel]:
+    """Find every model before any work begins. Raises `ModelLoadError` for the first not found."""
+    names = [
+        config.vad.model,
+        config.transcription.model,
+        config.transcription.second_model,
+        config.dnsmos.model,
+        config.speaker.model,
+    ]
+    return [resolve(name) for name in names if name is not None]

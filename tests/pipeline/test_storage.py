@@ -1,0 +1,116 @@
+"""A block is there as a whole or not at all."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.storage import Corpus, Item, UnitRecord
+from schemas.arrow import QUARANTINE, RECORDINGS, VERSION_KEY
+from schemas.errors import ConfigError, StorageError
+from schemas.rows import Quarantined, Recording
+
+
+def recording(name: str) -> Recording:
+    return Recording(
+        recording_id=name,
+        uri=f"/in/{name}.wav",
+        session_id="s",
+        duration_s=2.5,
+        sample_rate=16_000,
+        channels=1,
+        codec="PCM_16",
+        size_bytes=80_044,
+        num_chunks=1,
+    )
+
+
+def unit(name: str, status: str = "done", attempt: int = 1) -> UnitRecord:
+    item = Item(item_id=name, uri=f"/in/{name}.wav", status=status, duration_s=2.5)
+    return UnitRecord(
+        unit_id=f"{name}-{attempt}", attempt=attempt, items=(item,), rows={}, seconds={"vad": 0.1}
+    )
+
+
+def quarantined(name: str, attempt: int) -> Quarantined:
+    return Quarantined(
+        unit_id=name,
+        phase="curate",
+        stage="read",
+        error_type="EmptyFile",
+        message="no bytes",
+        traceback="…",
+        uri=f"/in/{name}.wav",
+        attempt=attempt,
+    )
+
+
+def test_what_was_committed_is_read_back(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.commit("curate", [unit("a"), unit("b")], {"recordings": [recording("a")]})
+    corpus.commit("curate", [unit("c")], {"recordings": [recording("c")]})
+    assert sorted(corpus.read(RECORDINGS, ["recording_id"])["recording_id"]) == ["a", "c"]
+    assert sorted(u.unit_id for u in corpus.committed("curate")) == ["a-1", "b-1", "c-1"]
+
+
+def test_a_part_without_its_marker_does_not_exist(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.commit("curate", [unit("a")], {"recordings": [recording("a")]})
+    # What a crash leaves between the parts and the marker, and in the middle of a part.
+    corpus.write_table("recordings/curate-feed.parquet", RECORDINGS, [recording("b")])
+    (tmp_path / "recordings" / ".curate-beef.parquet.123").write_bytes(b"PAR1 half")
+    assert corpus.read(RECORDINGS)["recording_id"].to_list() == ["a"]
+
+
+def test_a_block_written_twice_is_there_once(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    for _ in range(2):
+        corpus.commit("curate", [unit("a")], {"recordings": [recording("a")]})
+    assert corpus.read(RECORDINGS).height == 1
+    assert len(corpus.committed("curate")) == 1
+
+
+def test_a_lost_part_is_noticed(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.commit("curate", [unit("a")], {"recordings": [recording("a")]})
+    next((tmp_path / "recordings").iterdir()).unlink()
+    with pytest.raises(StorageError, match="committed parts are gone"):
+        corpus.read(RECORDINGS)
+
+
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.commit("curate", [unit("a")], {"recordings": [recording("a")]})
+    part = next((tmp_path / "recordings").iterdir())
+    table = pq.read_table(part).replace_schema_metadata({VERSION_KEY: b"recordings/0"})
+    pq.write_table(table, part)
+    with pytest.raises(StorageError, match="recordings/0"):
+        corpus.read(RECORDINGS)
+
+
+def test_a_column_of_another_type_is_refused(tmp_path: Path) -> None:
+    table = RECORDINGS.to_arrow([recording("a")])
+    index = table.schema.get_field_index("channels")
+    wrong = table.set_column(index, "channels", pa.array(["one"]))
+    with pytest.raises(StorageError, match="channels is string"):
+        Corpus(str(tmp_path)).write_table("recordings/x.parquet", RECORDINGS, wrong)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_later_attempt_overtakes_a_quarantined_one(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    for name in ("healed", "still-ill"):
+        rows = {"quarantine": [quarantined(name, 1)]}
+        corpus.commit("curate", [unit(name, "quarantined")], rows)
+    corpus.commit("curate", [unit("healed", "done", 2)], {"recordings": [recording("healed")]})
+    rows = {"quarantine": [quarantined("still-ill", 2)]}
+    corpus.commit("curate", [unit("still-ill", "quarantined", 2)], rows)
+    standing = corpus.read_quarantine()
+    assert standing.select("unit_id", "attempt").rows() == [("still-ill", 2)]
+    assert corpus.read(QUARANTINE).height == 3
+
+
+def test_a_uri_that_no_file_system_opens_is_named() -> None:
+    with pytest.raises(ConfigError, match="ftp://"):
+        Corpus("ftp://example.org/corpus")
