@@ -1,0 +1,84 @@
+"""The engine on a real local Ray: what was promised about failures, pools and commits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray import cloudpickle
+
+from pipeline.engine import EngineConfig, PoolConfig, ray_session, run_units
+from pipeline.storage import Corpus
+from schemas.arrow import RECORDINGS
+from schemas.errors import ConfigError, ModelLoadError, TooManyFailures
+from tests.pipeline import toy
+
+pytestmark = pytest.mark.ray
+
+# Workers do not have the tests on their path.
+cloudpickle.register_pickle_by_value(toy)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    with ray_session(EngineConfig()):
+        yield
+
+
+def committed_ids(corpus: Corpus) -> list[str]:
+    return sorted(corpus.read(RECORDINGS, ["recording_id"])["recording_id"].to_list())
+
+
+EXPECTED = sorted(f"r{8 * i}" for i in range(toy.NUM_UNITS) if i not in (3, 5))
+
+
+@pytest.mark.parametrize("placement", [{}, {"two": "other"}], ids=["one pool", "three pools"])
+@pytest.mark.parametrize("units_per_commit", [1, 4])
+def test_every_unit_is_committed_once_and_bad_items_cost_themselves(
+    local_ray: None, tmp_path: Path, placement: dict[str, str], units_per_commit: int
+) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    pools = {"cpu": PoolConfig(workers=1, num_cpus=0.5), "other": PoolConfig(workers=1)}
+    config = EngineConfig(pools=pools, placement=placement, units_per_commit=units_per_commit)
+    records = list(run_units(toy.phase(tmp_path, placement), toy.units(), corpus, config))
+    assert len(records) == len(toy.units())
+    assert committed_ids(corpus) == EXPECTED
+    reasons = {row["unit_id"]: row for row in corpus.read_quarantine().to_dicts()}
+    assert {key: row["stage"] for key, row in reasons.items()} == {"i03": "one", "i05": "read"}
+    assert reasons["i03"]["message"] == "three is not a sound"
+    assert {"one", "two", "three", "read"} <= set(records[0].seconds)
+    markers = corpus.markers("toy")
+    assert len(markers) == -(-len(toy.units()) // units_per_commit)
+
+
+def test_a_killed_worker_costs_nothing(local_ray: None, tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    (tmp_path / "kill").touch()
+    records = list(run_units(toy.phase(tmp_path), toy.units(), corpus, EngineConfig()))
+    assert not (tmp_path / "kill").exists()
+    assert len(records) == len(toy.units())
+    assert committed_ids(corpus) == EXPECTED
+
+
+def test_a_model_that_cannot_load_stops_the_run_and_marks_nothing(
+    local_ray: None, tmp_path: Path
+) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    (tmp_path / "no-weights").touch()
+    with pytest.raises(ModelLoadError, match=r"stage one cannot start: model\.bin is not here"):
+        list(run_units(toy.phase(tmp_path), toy.units(), corpus, EngineConfig()))
+    assert not corpus.committed("toy")
+
+
+def test_a_run_in_which_too_much_fails_stops(local_ray: None, tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    bad = [
+        toy.Unit(items=(toy.WorkItem(item_id=f"b{i}", uri=f"/in/{i}", duration_s=1.0, plan=5),))
+        for i in range(30)
+    ]
+    with pytest.raises(TooManyFailures, match="of the first 20 items went to quarantine"):
+        list(run_units(toy.phase(tmp_path), bad, corpus, EngineConfig()))
+
+
+def test_pools_must_exist() -> None:
+    with pytest.raises(ConfigError, match="pools that do not exist"):
+        EngineConfig(placement={"vad": "gpu"})
