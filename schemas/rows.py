@@ -201,7 +201,7 @@ class Chunk:
     @property
     def duration_s(self) -> float:
         """Length of the audio in seconds."""
-        return self.wave.shape[0] / self.sample_rate
+        return float(self.wave.shape[0] / self.sample_rate)
 
     def clip_wave(self, clip: Clip) -> Wave:
         """The clip's samples at `sample_rate`: (end_sample - start_sample,)."""
