@@ -174,7 +174,8 @@ class Clip:
     # Speaker
     speaker_embedding: tuple[float, ...] | npt.NDArray[np.float32] | None = None
     speaker_purity: float | None = None
-    """Lowest cosine between a window's embedding and the clip's; low when voices mix."""
+    """Lowest cosine between a stretch of the clip and the rest of it; low when voices mix, null
+    where the clip is too short to compare."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
