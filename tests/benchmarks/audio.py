@@ -34,10 +34,15 @@ class BenchAudio:
     languages: tuple[str, ...]
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.duration_s / 60:.1f} minutes in {self.num_files} files: {self.num_sources} "
-            f"recordings ({', '.join(self.languages)}) × {self.passes} passes; pass k starts "
-            f"k/{self.passes} of the way in, at a pause, {-GAIN_PER_PASS_DB:g} dB quieter each time"
+            f"recordings ({', '.join(self.languages)})"
+        )
+        if self.passes == 1:
+            return text
+        return (
+            f"{text} × {self.passes} passes; pass k starts k/{self.passes} of the way in, at a "
+            f"pause, and is {-GAIN_PER_PASS_DB:g} dB quieter than the one before"
         )
 
 

@@ -29,8 +29,9 @@ class Result:
     note: str = ""
     failure: str | None = None
     """Why there are no figures."""
-    load_before: float = 0.0
-    """The machine's load average over the minute before: above 0.5, the figures are not clean."""
+    busy_before: float = 0.0
+    """Cores that something else kept busy just before: with more than a few hundredths, the
+    figures are not clean."""
 
     @property
     def started_wall_s(self) -> float:

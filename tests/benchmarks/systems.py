@@ -10,18 +10,21 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.benchmarks import peer_voxkitchen as peer
 from tests.benchmarks.results import Result
 
 CORES = len(os.sched_getaffinity(0))
 ROOT = Path(__file__).resolve().parents[2]
+PEER_ENVIRONMENT = ROOT / ".venv-voxkitchen"
 TIMEOUT_S = 3600
 NAMES = {
     "a": "naive loop",
     "b": "voxquarry",
-    "c": "floor: the models alone",
+    "c": "floor (models alone)",
     "d": f"voxkitchen {peer.VERSION}",
-    "e": f"voxkitchen {peer.VERSION}, one thread per process",
+    "e": f"voxkitchen {peer.VERSION}, 1 thread",
 }
 ORDER = "cbade"
 
@@ -32,14 +35,27 @@ class SystemFailed(Exception):
 
 def measure(key: str, folder: Path, out: Path) -> Result:
     """Run one system over a folder. A failure is in the result, not raised."""
-    load = os.getloadavg()[0]
+    busy = busy_cores()
     try:
         facts = {"a": _naive, "b": _voxquarry, "c": _floor, "d": _peer, "e": _tuned}[key](
             folder, out
         )
     except (SystemFailed, peer.PeerUnavailable) as error:
-        return Result(key=key, system=NAMES[key], failure=str(error), load_before=load)
-    return Result(key=key, system=NAMES[key], load_before=load, **facts)
+        return Result(key=key, system=NAMES[key], failure=str(error), busy_before=busy)
+    return Result(key=key, system=NAMES[key], busy_before=busy, **facts)
+
+
+def busy_cores() -> float:
+    """Cores that other work keeps busy, over two seconds in which we do nothing."""
+    return psutil.cpu_percent(interval=2.0) / 100 * (os.cpu_count() or 1)
+
+
+def prepare_peer() -> tuple[float, str | None]:
+    """Make the peer's environment: seconds that took, and why it failed if it did."""
+    try:
+        return peer.prepare(PEER_ENVIRONMENT), None
+    except peer.PeerUnavailable as error:
+        return 0.0, str(error)
 
 
 def _naive(folder: Path, out: Path) -> dict[str, Any]:
@@ -97,17 +113,14 @@ _MAIN = "from jobs.cli import main; main()"
 def _peer(folder: Path, out: Path, *, tuned: bool = False) -> dict[str, Any]:
     from annotators.registry import resolve
 
-    environment = ROOT / ".venv-voxkitchen"
-    installed_s = peer.prepare(environment)
     facts = peer.run(
         folder,
         out / ("peer-tuned" if tuned else "peer"),
-        environment,
+        PEER_ENVIRONMENT,
         resolve("tiny.en").path,
         peer.PeerSettings(tuned=tuned),
     )
-    installed = f"; installed in {installed_s:.0f} s, not counted" if installed_s else ""
-    return {**facts, "note": peer.LEFT_OUT + installed}
+    return {**facts, "note": peer.LEFT_OUT}
 
 
 def _tuned(folder: Path, out: Path) -> dict[str, Any]:
