@@ -40,7 +40,7 @@ class Timed:
 
 
 def open_model(model: str) -> Work:
-    """The model at the setting that costs least, as work over one recording's waves."""
+    """The model with the batches that the stages use, as work over one recording's waves."""
     from annotators.registry import resolve
 
     if model == "vad":
@@ -50,17 +50,26 @@ def open_model(model: str) -> Work:
         return lambda waves: sum(len(silero.probs(wave)) for wave in waves)
     if model == "transcription":
         from annotators.whisper import Whisper
+        from stages.transcription import TranscriptionConfig
 
-        whisper = Whisper(resolve("tiny.en").path)
+        asr = TranscriptionConfig()
+        whisper = Whisper(
+            resolve("tiny.en").path,
+            beam_size=asr.beam_size,
+            batch_size=asr.batch_size,
+            gap_s=asr.gap_s,
+        )
         return lambda waves: sum(len(clip.words) for clip in whisper.transcribe(waves, "en"))
     if model == "dnsmos":
         from annotators.dnsmos import Dnsmos
+        from stages.dnsmos import DnsmosConfig
 
-        dnsmos = Dnsmos(resolve("dnsmos").path)
+        dnsmos = Dnsmos(resolve("dnsmos").path, batch_size=DnsmosConfig().batch_size)
         return lambda waves: len(dnsmos.score(waves))
     from annotators.ge2e import Ge2e
+    from stages.speaker import SpeakerConfig
 
-    ge2e = Ge2e(resolve("ge2e").path)
+    ge2e = Ge2e(resolve("ge2e").path, batch_size=SpeakerConfig().batch_size)
     return lambda waves: len(ge2e.embed(waves))
 
 

@@ -47,7 +47,7 @@ def measure(key: str, folder: Path, out: Path) -> Result:
 
 def busy_cores() -> float:
     """Cores that other work keeps busy, over two seconds in which we do nothing."""
-    return psutil.cpu_percent(interval=2.0) / 100 * (os.cpu_count() or 1)
+    return float(psutil.cpu_percent(interval=2.0)) / 100 * (os.cpu_count() or 1)
 
 
 def prepare_peer() -> tuple[float, str | None]:
