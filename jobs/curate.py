@@ -102,10 +102,19 @@ def read_item(plan: ChunkPlan | Broken) -> Chunk:
     return read_chunk(plan)
 
 
-def tables_of(chunk: Chunk) -> Mapping[str, Sequence[Any]]:
-    """The rows that a finished chunk leaves; the last chunk brings its recording's row."""
-    is_last = chunk.index == chunk.recording.num_chunks - 1
-    return {"clips": chunk.clips, "recordings": [chunk.recording] if is_last else []}
+def tables_of(plan: ChunkPlan | Broken, chunk: Chunk | None) -> Mapping[str, Sequence[Any]]:
+    """The rows that a chunk leaves; the last chunk brings its recording's row.
+
+    A long recording is known from its survey, so it has a row even if its last chunk failed.
+    """
+    if isinstance(plan, Broken):
+        return {}
+    recording = chunk.recording if chunk else plan.recording
+    is_last = plan.index == plan.num_chunks - 1
+    return {
+        "clips": chunk.clips if chunk else (),
+        "recordings": [recording] if recording and is_last else [],
+    }
 
 
 def seconds_of(chunk: Chunk) -> float:
@@ -113,13 +122,18 @@ def seconds_of(chunk: Chunk) -> float:
     return chunk.duration_s
 
 
+def model_names(config: CurateConfig) -> list[tuple[str, str]]:
+    """(stage, model name or path) for every model that the settings ask for."""
+    names = [
+        ("vad", config.vad.model),
+        ("transcription", config.transcription.model),
+        ("transcription", config.transcription.second_model),
+        ("dnsmos", config.dnsmos.model),
+        ("speaker", config.speaker.model),
+    ]
+    return [(stage, name) for stage, name in names if name is not None]
+
+
 def models_of(config: CurateConfig) -> list[ResolvedModel]:
     """Find every model before any work begins. Raises `ModelLoadError` for the first not found."""
-    names = [
-        config.vad.model,
-        config.transcription.model,
-        config.transcription.second_model,
-        config.dnsmos.model,
-        config.speaker.model,
-    ]
-    return [resolve(name) for name in names if name is not None]
+    return [resolve(name) for _, name in model_names(config)]

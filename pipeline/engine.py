@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
-from pipeline.worker import PoolWorker, as_block
+from pipeline.worker import PoolWorker
 from schemas.errors import ConfigError, ModelLoadError, TooManyFailures, VoxquarryError
 from stages.base import Stage
 
@@ -30,8 +31,7 @@ logger = logging.getLogger(__name__)
 # One-thread processes beat threads for these models: small matrices spend their time waiting.
 # A stage that wants more for its own model says so in its config.
 ONE_THREAD = {
-    f"{library}_NUM_THREADS": "1"
-    for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 } | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 # Below this many finished items a high share of failures says little about the pipeline.
@@ -60,10 +60,10 @@ class PoolConfig:
         if self.workers is not None:
             return self.workers
         if self.num_gpus:
-            return max(1, int(ray.cluster_resources().get("GPU", 0) / self.num_gpus))
+            return max(1, int(_resource("GPU") / self.num_gpus))
         cores = os.cpu_count() or 1
         if os.environ.get("RAY_ADDRESS"):
-            cores = int(ray.cluster_resources().get("CPU", cores) / self.num_cpus)
+            cores = int(_resource("CPU") / self.num_cpus)
         return max(1, cores)
 
 
@@ -146,8 +146,8 @@ def run_units(
     # Longest first, so that no worker is left alone with a long unit at the end.
     ordered = sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id))
     size = config.units_per_commit
-    blocks = [as_block(ordered[i : i + size]) for i in range(0, len(ordered), size)]
-    dataset = ray.data.from_arrow(blocks)
+    rows = [{"unit": pickle.dumps(unit, protocol=5)} for unit in ordered]
+    dataset: Dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
     groups = pools_of(phase)
     for index, (pool_name, stages) in enumerate(groups):
         pool = config.pools[pool_name]
@@ -171,6 +171,7 @@ def run_units(
         for batch in dataset.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=0
         ):
+            assert isinstance(batch, pa.Table)
             for value in batch.column("unit"):
                 record: UnitRecord = pickle.loads(value.as_buffer())
                 done += len(record.items)
@@ -180,6 +181,10 @@ def run_units(
                     raise TooManyFailures(_too_many(failed, done, config, record))
     except RayError as error:
         raise _ours(error) from error
+
+
+def _resource(kind: str) -> float:
+    return float(ray.cluster_resources().get(kind, 0.0))  # type: ignore[no-untyped-call]
 
 
 def _too_many(failed: int, done: int, config: EngineConfig, record: UnitRecord) -> str:

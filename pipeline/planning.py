@@ -58,9 +58,7 @@ def survey_all(sources: Sequence[Source], chunk_s: float) -> dict[str, Surveyed 
     def task(batch: Sequence[Source]) -> list[Surveyed | Broken]:
         return [_survey(source, chunk_s) for source in batch]
 
-    batches = [
-        sources[i : i + SOURCES_PER_TASK] for i in range(0, len(sources), SOURCES_PER_TASK)
-    ]
+    batches = [sources[i : i + SOURCES_PER_TASK] for i in range(0, len(sources), SOURCES_PER_TASK)]
     outcomes: list[list[Surveyed | Broken]] = ray.get([task.remote(batch) for batch in batches])
     flat = [outcome for batch in outcomes for outcome in batch]
     return {fingerprint(source): o for source, o in zip(sources, flat, strict=True)}

@@ -81,7 +81,9 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"profile {name} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"profile {name}: expected settings by stage, got {type(values).__name__}")
+        raise ConfigError(
+            f"profile {name}: expected settings by stage, got {type(values).__name__}"
+        )
     base = values.pop("extends", None)
     return _merge(_read(str(base), (*seen, name)), values) if base else values
 

@@ -158,9 +158,7 @@ class Corpus:
         for name in names:
             path = f"{self.path}/{name}"
             table.check(pq.read_schema(path, filesystem=self.fs), name)
-            pieces.append(
-                pq.read_table(path, columns=wanted, filesystem=self.fs, filters=filters)
-            )
+            pieces.append(pq.read_table(path, columns=wanted, filesystem=self.fs, filters=filters))
         empty = pa.schema([table.schema.field(name) for name in wanted]).empty_table()
         frame = pl.from_arrow(pa.concat_tables([*pieces, empty]).replace_schema_metadata())
         assert isinstance(frame, pl.DataFrame)

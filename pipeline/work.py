@@ -53,8 +53,8 @@ class Phase:
     stages: tuple[Stage[Any], ...]
     placement: Mapping[str, str]
     """Stage name → pool name; stages that are not named run in the pool `cpu`."""
-    write: Callable[[Any], Mapping[str, Sequence[Any]]]
-    """Finished row → rows per table."""
+    write: Callable[[Any, Any | None], Mapping[str, Sequence[Any]]]
+    """Item plan and its finished row (None: it failed) → rows per table."""
     measure: Callable[[Any], float]
     """Row → seconds of audio that were really there."""
 
@@ -79,13 +79,11 @@ def finish(phase: Phase, corpus: Corpus, block: Sequence[Progress]) -> list[Unit
         items = []
         for item in progress.unit.items:
             failed = progress.failures.get(item.item_id)
-            duration_s = item.duration_s
-            if failed is None:
-                row = progress.rows[item.item_id]
-                duration_s = phase.measure(row)
-                outcome = phase.write(row)
-            else:
-                outcome = {"quarantine": [_quarantined(phase, progress.unit, item, failed)]}
+            row = progress.rows.get(item.item_id)
+            duration_s = item.duration_s if failed else phase.measure(row)
+            outcome = dict(phase.write(item.plan, row))
+            if failed:
+                outcome["quarantine"] = [_quarantined(phase, progress.unit, item, failed)]
             for table, rows in outcome.items():
                 tables.setdefault(table, []).extend(rows)
                 counts[table] = counts.get(table, 0) + len(rows)
@@ -111,9 +109,7 @@ def finish(phase: Phase, corpus: Corpus, block: Sequence[Progress]) -> list[Unit
     return records
 
 
-def _quarantined(
-    phase: Phase, unit: Unit, item: WorkItem, failed: Failure[Any]
-) -> Quarantined:
+def _quarantined(phase: Phase, unit: Unit, item: WorkItem, failed: Failure[Any]) -> Quarantined:
     return Quarantined(
         unit_id=item.item_id,
         phase=phase.name,

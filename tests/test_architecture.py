@@ -89,4 +89,6 @@ def test_a_wrong_direction_is_seen(room: str, source: str) -> None:
 
 def test_the_doors_are_open() -> None:
     assert not violations("pipeline", "from stages.base import Stage\nimport ray")
-    assert not violations("stages", "from stages.base import Stage\nfrom annotators.dnsmos import x")
+    assert not violations(
+        "stages", "from stages.base import Stage\nfrom annotators.dnsmos import x"
+    )

@@ -43,7 +43,9 @@ def read(plan: int) -> int:
     return plan
 
 
-def write(row: int) -> Mapping[str, Sequence[Any]]:
+def write(plan: int, row: int | None) -> Mapping[str, Sequence[Any]]:
+    if row is None:
+        return {}
     recording = Recording(
         recording_id=f"r{row}",
         uri=f"/in/{row}.wav",
