@@ -65,12 +65,12 @@ class Table:
                 )
 
 
-def _struct_fields(row: type) -> list[pa.Field[Any]]:
+def _struct_fields(row: type) -> "list[pa.Field[Any]]":
     hints = get_type_hints(row)
     return [_field(field.name, hints[field.name]) for field in fields(row)]
 
 
-def _field(name: str, hint: Any) -> pa.Field[Any]:
+def _field(name: str, hint: Any) -> "pa.Field[Any]":
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         options = [option for option in get_args(hint) if option is not type(None)]
