@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from annotators.registry import resolve
-from annotators.speaker import SpeakerEncoder, SpeakerPrint
+from annotators.speaker import SpeakerEncoder, Window
 from schemas.errors import ConfigError
-from schemas.rows import Chunk, Clip
+from schemas.rows import Chunk, Clip, Span
 
 _ENCODERS = ("ge2e", "ecapa")
 
@@ -28,6 +28,8 @@ class SpeakerConfig:
     """Threads of the model on a CPU."""
     batch_size: int = 32
     """Windows per call."""
+    min_speech: float = 0.5
+    """Share of a window, in [0, 1], that must be speech for purity to look at it."""
     min_stretch: int = 2
     """Windows that a stretch and the rest of its clip must each have for purity to compare them;
     two of GE2E's are 2.4 s."""
@@ -39,6 +41,8 @@ class SpeakerConfig:
             raise ConfigError(
                 f"speaker.encoder must be one of {', '.join(_ENCODERS)}, got {self.encoder!r}"
             )
+        if not 0 <= self.min_speech <= 1:
+            raise ConfigError(f"speaker.min_speech must be in [0, 1], got {self.min_speech}")
         for name in ("threads", "batch_size", "min_stretch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"speaker.{name} must be at least 1, got {getattr(self, name)}")
@@ -58,17 +62,36 @@ def open_encoder(config: SpeakerConfig) -> SpeakerEncoder:
     return Ecapa(path, threads=config.threads, device=config.device, batch_size=config.batch_size)
 
 
-def purity(voice: SpeakerPrint, min_stretch: int) -> float | None:
+def spoken(windows: Sequence[Window], speech: Sequence[Span], min_speech: float) -> list[Window]:
+    """The windows that are speech for at least `min_speech` of their length.
+
+    A pause, or what sounds in it, has no voice. Without any `speech` nothing is known of pauses,
+    and every window counts.
+    """
+    if not speech:
+        return list(windows)
+    return [
+        window
+        for window in windows
+        if sum(
+            max(0.0, min(span.end_s, window.end_s) - max(span.start_s, window.start_s))
+            for span in speech
+        )
+        >= min_speech * (window.end_s - window.start_s)
+    ]
+
+
+def purity(voice: Sequence[Window], min_stretch: int) -> float | None:
     """Lowest cosine between a stretch of the clip and the rest of it, over all stretches.
 
     A stretch is a run of at least `min_stretch` windows that leaves as many outside. None where
     the clip is too short for one. Comparing a stretch with the rest, and not with the clip that
     holds it, keeps a second voice from diluting its own evidence.
     """
-    windows = np.stack([window.embedding for window in voice.windows]).astype(np.float64)
-    num = len(windows)
-    if num < 2 * min_stretch:
+    if len(voice) < 2 * min_stretch:
         return None
+    windows = np.stack([window.embedding for window in voice]).astype(np.float64)
+    num = len(windows)
     sums = np.concatenate((np.zeros((1, windows.shape[1])), np.cumsum(windows, axis=0)))
     lowest = 1.0
     for start in range(num - min_stretch + 1):
@@ -92,7 +115,9 @@ def embedded(chunk: Chunk, encoder: SpeakerEncoder, config: SpeakerConfig) -> tu
             clip = replace(
                 clip,
                 speaker_embedding=voice.embedding,
-                speaker_purity=purity(voice, config.min_stretch),
+                speaker_purity=purity(
+                    spoken(voice.windows, clip.speech, config.min_speech), config.min_stretch
+                ),
             )
         clips.append(clip)
     return tuple(clips)
