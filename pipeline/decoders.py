@@ -65,8 +65,12 @@ def open_decoder(uri: str) -> Iterator[Decoder]:
         file.seek(0)
         try:
             with soundfile.SoundFile(file) as sound:
-                yield SndfileDecoder(sound)
-                return
+                # libsndfile starts an mp3 in the middle without the bits that frame borrows
+                # from its forerunners; FFmpeg does not.
+                if sound.format != "MP3":
+                    yield SndfileDecoder(sound)
+                    return
+            sndfile_says = "left to FFmpeg"
         except soundfile.LibsndfileError as error:
             sndfile_says = str(error).rpartition(": ")[2]
         file.seek(0)
@@ -83,7 +87,7 @@ def open_decoder(uri: str) -> Iterator[Decoder]:
 
 
 class SndfileDecoder:
-    """wav, flac, ogg, opus, mp3, aiff, caf … through libsndfile."""
+    """wav, flac, ogg, opus, aiff, caf … through libsndfile."""
 
     def __init__(self, sound: soundfile.SoundFile) -> None:
         self._sound = sound
@@ -114,7 +118,7 @@ class SndfileDecoder:
 
 
 class FfmpegDecoder:
-    """m4a, mp4, mkv, webm … through PyAV; the first audio track."""
+    """mp3, m4a, mp4, mkv, webm … through PyAV; the first audio track."""
 
     def __init__(self, container: Any) -> None:
         self._container = container

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.audio import MAX_RATE, SHORTEST_S, ChunkPlan, Mono, recording_of
 from pipeline.decoders import Decoder, open_bytes, open_decoder
 from pipeline.sources import Source
-from schemas.errors import EmptyAudio, EmptyFile, TooShortAudio
+from schemas.errors import DataError, EmptyAudio, EmptyFile, TooShortAudio
 
 FRAMES_PER_S = 100
 # A cut is looked for in the last minute of a chunk, in the middle of the quietest half second.
@@ -116,3 +116,14 @@ def cut_points(energies: npt.NDArray[np.float32], chunk_s: float) -> list[int]:
         start += longest - search + int(np.argmin(smooth)) + width // 2
         cuts.append(start)
     return cuts
+
+
+def header_seconds(source: Source) -> float | None:
+    """Length by the header alone, for estimates; None where it tells nothing or nothing opens."""
+    try:
+        with open_decoder(source.uri) as decoder:
+            if decoder.declared_frames is None:
+                return None
+            return decoder.declared_frames / decoder.sample_rate
+    except DataError:
+        return None

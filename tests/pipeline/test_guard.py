@@ -7,7 +7,7 @@ from pipeline.guard import guarded
 from schemas.errors import UndecodableAudio
 
 
-def square_unless_bad(bad: set[int]):  # noqa: ANN201
+def square_unless_bad(bad: set[int]):
     def step(batch):
         if bad & set(batch):
             raise UndecodableAudio(f"cannot square {min(bad & set(batch))}")

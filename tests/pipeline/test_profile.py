@@ -24,7 +24,7 @@ class Settings:
     workers: int | None = None
 
 
-@pytest.fixture()
+@pytest.fixture
 def profile(tmp_path: Path) -> str:
     (tmp_path / "base.yaml").write_text("vad: {threshold: 0.4}\nworkers: 3\n")
     top = tmp_path / "top.yaml"
