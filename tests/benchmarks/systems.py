@@ -93,12 +93,13 @@ def _voxquarry(folder: Path, out: Path) -> dict[str, Any]:
     for unit in tables.committed("curate"):
         for stage, spent in unit.seconds.items():
             seconds[stage] += spent / CORES
+    # One worker per core opens its models beside the others, so this too is wall time.
     worker_start_s = seconds.pop("worker start", 0.0)
     num_screened = clips["screened"].count()
     return {
         "wall_s": wall_s,
-        "ray_start_s": float(record.get("ray_start_s", 0.0)),
-        "worker_start_s": float(record.get("worker_start_s", worker_start_s)),
+        "ray_start_s": float(record["ray_start_s"]),
+        "worker_start_s": worker_start_s,
         "num_clips": clips.height,
         "clip_s": float(clips["duration_s"].sum()),
         "num_words": int(clips["words"].list.len().sum()),
