@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from stages.alignment import Alignment, AlignmentConfig
-from stages.text_checks import TextChecks, TextChecksConfig
-
 from annotators.registry import ResolvedModel, resolve
 from pipeline.audio import ChunkPlan, read_chunk
 from pipeline.engine import EngineConfig
@@ -20,12 +17,14 @@ from pipeline.planning import Broken
 from pipeline.work import Phase
 from schemas.errors import ConfigError
 from schemas.rows import Chunk
+from stages.alignment import Alignment, AlignmentConfig
 from stages.dnsmos import DnsmosConfig, DnsmosStage
 from stages.edges import Edges, EdgesConfig
 from stages.encoding import Encoding, EncodingConfig
 from stages.segmentation import Segmentation, SegmentationConfig
 from stages.signal import Signal, SignalConfig
 from stages.speaker import Speaker, SpeakerConfig
+from stages.text_checks import TextChecks, TextChecksConfig
 from stages.transcription import Transcription, TranscriptionConfig
 from stages.vad import Vad, VadConfig
 

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.policy import load_policy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.curate import PHASE, CurateConfig, curate_phase, models_of
-from jobs.judge import judge_corpus, print_accounts
+from jobs.judge import judge_corpus
 from pipeline.engine import ray_session, run_units
 from pipeline.planning import (
     fingerprint,
@@ -21,10 +20,12 @@ from pipeline.planning import (
     survey_all,
     units_of,
 )
+from pipeline.policy import load_policy
 from pipeline.profile import as_plain
 from pipeline.run_record import RunRecord, without_secrets
 from pipeline.sources import Source, list_sources
 from pipeline.storage import Corpus
+from pipeline.summary import render
 from pipeline.work import Unit
 from pipeline.worker import START
 
@@ -65,7 +66,7 @@ def run_curate(
     status = "finished" if facts["units"] else "nothing to do"
     accounts = judge_corpus(root, policy, console, quiet=True)
     record.finish(status, **facts, counts=accounts.as_dict())
-    print_accounts(accounts, facts, console)
+    render(accounts, facts, console)
 
 
 def _run(

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from schemas.arrow import QUARANTINE, TABLES, Table
+from schemas.arrow import QUARANTINE, TABLES, VERDICTS, Table
 from schemas.errors import ConfigError, StorageError
 from schemas.ids import content_id
 
@@ -101,6 +101,18 @@ class Corpus:
             pq.write_table(data, sink, row_group_size=ROWS_PER_GROUP, compression="lz4")
 
         self._write_atomically(name, write)
+
+    def write_verdicts(self, policy_hash: str, verdicts: pa.Table) -> None:
+        """Put the verdicts of a policy in the place of the ones before; they are derived data."""
+        data = verdicts.select(VERDICTS.schema.names).cast(VERDICTS.schema)
+        self.write_table("verdicts/current.parquet", VERDICTS, data)
+        marker = {
+            "phase": "filter",
+            "parts": {"verdicts": {"part": "verdicts/current.parquet", "rows": data.num_rows}},
+            "units": [],
+            "policy_hash": policy_hash,
+        }
+        self.write_json("_commits/filter/current.json", marker)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file whole or not at all."""

@@ -1,15 +1,14 @@
 """What is said in each clip, by one recogniser or two."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from annotators.registry import resolve
+from annotators.text import error_rate
 from annotators.whisper import Transcription as Heard
 from annotators.whisper import Whisper
 from schemas.errors import ConfigError
 from schemas.rows import Chunk, Clip
-
-_WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,32 +76,6 @@ def with_text(clip: Clip, heard: Heard) -> Clip:
     )
 
 
-def disagreement(first: str, second: str, language: str | None) -> float:
-    """Error rate of the second text against the first, both normalised as Whisper's authors do.
-
-    Word error rate, or character error rate for languages that write no spaces. 0 when both are
-    empty, 1 when only the first is.
-    """
-    import jiwer
-
-    normalise = _normaliser(language)
-    reference, hypothesis = normalise(first), normalise(second)
-    if not reference.strip():
-        return 1.0 if hypothesis.strip() else 0.0
-    rate = jiwer.cer if language in _WITHOUT_SPACES else jiwer.wer
-    return float(rate(reference, hypothesis))
-
-
-def _normaliser(language: str | None) -> Callable[[str], str]:
-    from whisper_normalizer.basic import BasicTextNormalizer
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    normaliser: Callable[[str], str] = (
-        EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
-    )
-    return normaliser
-
-
 class Transcription:
     """Fills the text, the words and the recogniser's confidences; screened clips stay empty."""
 
@@ -153,7 +126,7 @@ class Transcription:
                 if other is not None:
                     clip = replace(clip, asr2_text=other.text)
                 if heard is not None and other is not None:
-                    rate = disagreement(heard.text, other.text, clip.language)
+                    rate = error_rate(heard.text, other.text, clip.language)
                     clip = replace(clip, asr2_disagreement=rate)
             clips.append(clip)
         return replace(chunk, clips=tuple(clips))

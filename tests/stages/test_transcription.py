@@ -12,7 +12,6 @@ from schemas.rows import Chunk, Clip, Recording
 from stages.transcription import (
     Transcription,
     TranscriptionConfig,
-    disagreement,
     language_code,
 )
 
@@ -121,21 +120,6 @@ def test_no_clips_are_no_error(stage: Transcription) -> None:
     assert done.clips == ()
     assert stage.process([]) == []
 
-
-@pytest.mark.parametrize(
-    ("first", "second", "language", "rate"),
-    [
-        ("You have 2 messages.", "you have two messages", "en", 0.0),
-        ("please leave a message", "please leave a", "en", 0.25),
-        ("", "", "en", 0.0),
-        ("", "hello", "en", 1.0),
-        ("今天天气好", "今天天汽好", "zh", 0.2),
-    ],
-)
-def test_disagreement_counts_words_or_characters(
-    first: str, second: str, language: str, rate: float
-) -> None:
-    assert disagreement(first, second, language) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

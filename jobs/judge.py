@@ -1,0 +1,79 @@
+"""`voxquarry filter` and `voxquarry report`: verdicts, books and the HTML file of a corpus."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.curate import PHASE
+from pipeline.policy import judge, load_policy
+from pipeline.report import ReportData, write_report
+from pipeline.storage import Corpus
+from pipeline.summary import Accounts, account, render
+from schemas.arrow import CLIPS, RECORDINGS, VERDICTS
+from schemas.errors import ConfigError
+
+
+def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool = False) -> Accounts:
+    """Write the verdicts of a policy and close the books. Raises `StorageError` if they do not."""
+    started = time.perf_counter()
+    policy = load_policy(policy_name)
+    corpus = _opened(root)
+    clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
+    verdicts = judge(clips, policy)
+    corpus.write_verdicts(policy.hash, verdicts.to_arrow())
+    items = [item for _, item in corpus.latest_items(PHASE).values()]
+    recordings = corpus.read(RECORDINGS, ["recording_id"]).height
+    accounts = account(items, clips, verdicts, corpus.read_quarantine(), recordings)
+    if not quiet:
+        render(accounts, {}, console)
+        seconds = time.perf_counter() - started
+        console.print(f"Policy {policy_name} ({policy.hash[:12]}) applied in {seconds:.2f} s.")
+    return accounts
+
+
+def report_corpus(root: str, policy_name: str, output: Path | None, console: Console) -> None:
+    """Write the report by the verdicts of a policy, which are made if they are not there."""
+    policy = load_policy(policy_name)
+    corpus = _opened(root)
+    accounts = judge_corpus(root, policy_name, console, quiet=True)
+    columns = [name for name in CLIPS.schema.names if name not in NOT_SHOWN]
+    data = ReportData(
+        name=Path(corpus.path).name,
+        accounts=accounts,
+        clips=corpus.read(CLIPS, columns).join(corpus.read(VERDICTS), on="clip_id"),
+        recordings=corpus.read(RECORDINGS, SHOWN_OF_RECORDINGS),
+        quarantine=corpus.read_quarantine(),
+        policy=policy,
+        runs=corpus.runs(),
+        load_audio=lambda ids: _audio(corpus, ids),
+    )
+    if output is None and not corpus.is_local:
+        raise ConfigError("a corpus in object storage wants --output FILE for its report")
+    path = output or Path(corpus.path) / "report.html"
+    write_report(path, data)
+    console.print(f"Report: {path}")
+
+
+NOT_SHOWN = {"audio", "words", "speaker_embedding"}
+SHOWN_OF_RECORDINGS = [
+    *("recording_id", "uri", "session_id", "speaker", "language", "licence"),
+    *("duration_s", "sample_rate", "channels", "codec", "flags"),
+]
+
+
+def _opened(root: str) -> Corpus:
+    corpus = Corpus(root)
+    if not corpus.exists():
+        raise ConfigError(
+            f"{root} holds no corpus; `voxquarry curate SOURCE --out {root}` makes one"
+        )
+    return corpus
+
+
+def _audio(corpus: Corpus, clip_ids: Sequence[str]) -> dict[str, bytes]:
+    found = corpus.read(
+        CLIPS, ["clip_id", "audio"], filters=[("clip_id", "in", list(clip_ids))]
+    ).drop_nulls()
+    return dict(found.select("clip_id", "audio").rows())

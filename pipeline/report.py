@@ -1,0 +1,180 @@
+"""One self-contained HTML file about a corpus: what was kept, why the rest was not, and its sound.
+
+It fetches nothing. Names, transcripts and messages come from outside and are escaped by jinja2.
+"""
+
+import base64
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from pipeline.charts import histogram
+from pipeline.policy import Policy
+from pipeline.summary import Accounts
+
+# Enough for the shape of any histogram; a corpus of millions is drawn from a sample.
+MOST_DRAWN = 200_000
+SAMPLES = 12
+# One clip's FLAC in base64; a longer one is left out of the listening samples.
+MOST_AUDIO_BYTES = 350_000
+
+SCORES = (
+    ("duration_s", "Duration", "s"),
+    ("snr_db", "Signal to noise", "dB"),
+    ("dnsmos_ovrl", "DNSMOS overall (P.835)", "MOS"),
+    ("dnsmos_sig", "DNSMOS speech (P.835)", "MOS"),
+    ("dnsmos_bak", "DNSMOS background (P.835)", "MOS"),
+    ("dnsmos_p808", "DNSMOS (P.808)", "MOS"),
+    ("bandwidth_hz", "Band that speech fills", "Hz"),
+    ("clipping", "Clipped samples", "share"),
+    ("speech_ratio", "Speech in the clip", "share"),
+    ("chars_per_s", "Speaking rate", "characters / s"),
+    ("asr_avg_logprob", "ASR log-probability", "per token"),
+    ("asr_word_prob_mean", "ASR word probability", "mean"),
+    ("cer_vs_transcript", "CER against the transcript", "CER"),
+    ("speaker_purity", "Speaker purity", "cosine"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportData:
+    """What the report shows."""
+
+    name: str
+    accounts: Accounts
+    clips: pl.DataFrame
+    """`clips` without audio, words and embeddings, joined with `verdicts`."""
+    recordings: pl.DataFrame
+    quarantine: pl.DataFrame
+    policy: Policy
+    runs: Sequence[Mapping[str, Any]]
+    load_audio: Callable[[Sequence[str]], Mapping[str, bytes]]
+    """Clip ids → FLAC; asked for the samples alone."""
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the file whole or not at all."""
+    html = render_report(data)
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(html, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def render_report(data: ReportData) -> str:
+    """The report as HTML."""
+    environment = Environment(
+        loader=PackageLoader("pipeline", "templates"),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    kept = data.clips.filter("accepted")
+    rejected = data.clips.filter(~pl.col("accepted"))
+    last = next((run for run in reversed(data.runs) if run.get("stage_seconds")), None)
+    return environment.get_template("report.html").render(
+        name=data.name,
+        accounts=data.accounts,
+        funnel=_funnel(data.accounts),
+        charts=_charts(data),
+        groups=_groups(data),
+        samples=[
+            ("Kept", _with_audio(_spread(kept, "session_id"), data)),
+            ("Rejected", _with_audio(_spread(rejected, "first_reason"), data)),
+        ],
+        quarantine=data.quarantine.head(500).to_dicts(),
+        recordings=data.recordings,
+        policy=data.policy,
+        run=last,
+        num_runs=len(data.runs),
+    )
+
+
+def _funnel(accounts: Accounts) -> list[dict[str, Any]]:
+    """Hours left after each step, as bars."""
+    total = accounts.hours_in or 1.0
+    left = accounts.hours_in
+    rows = [{"name": "hours in", "hours": left, "lost": None, "share": 1.0}]
+    for name, lost in (
+        ("could be processed", accounts.hours_quarantined),
+        ("are speech in clips", accounts.hours_without_speech),
+        ("are kept", accounts.hours_rejected),
+    ):
+        left -= lost
+        rows.append({"name": name, "hours": left, "lost": lost, "share": max(0.0, left / total)})
+    return rows
+
+
+def _charts(data: ReportData) -> list[tuple[str, Any]]:
+    clips = data.clips
+    if clips.height > MOST_DRAWN:
+        clips = clips.sample(MOST_DRAWN, seed=0)
+    charts = []
+    for column, label, unit in SCORES:
+        limits = [
+            (side, value)
+            for rule in data.policy.rules.values()
+            for side in ("min", "max")
+            if rule.column == column and (value := getattr(rule, side)) is not None
+        ]
+        measured = clips.filter(pl.col(column).is_not_null())
+        values = {
+            accepted: measured.filter(pl.col("accepted") == accepted)[column]
+            .to_numpy()
+            .astype(np.float64)
+            for accepted in (True, False)
+        }
+        if measured.height:
+            charts.append((label, histogram(label, unit, values[True], values[False], limits)))
+    return charts
+
+
+def _groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]]]]:
+    hours = pl.col("duration_s") / 3600
+    tables = []
+    for title, column in (
+        ("Language", "language"),
+        ("Speaker", "speaker"),
+        ("Session", "session_id"),
+    ):
+        rows = (
+            data.clips.with_columns(group=pl.col(column).fill_null("not stated"))
+            .group_by("group")
+            .agg(
+                pl.len().alias("clips"),
+                pl.col("accepted").sum().alias("kept"),
+                hours.sum().alias("hours"),
+                hours.filter(pl.col("accepted")).sum().alias("hours_kept"),
+                pl.col("dnsmos_ovrl").mean().alias("dnsmos_ovrl"),
+                pl.col("snr_db").mean().alias("snr_db"),
+            )
+            .sort("hours_kept", "group", descending=[True, False])
+            .head(200)
+        )
+        tables.append((title, rows.to_dicts()))
+    return tables
+
+
+def _spread(clips: pl.DataFrame, by: str) -> pl.DataFrame:
+    """A few clips, one of each group before a second of any; always the same ones."""
+    with_reason = clips.with_columns(first_reason=pl.col("reasons").list.first())
+    ranked = with_reason.sort("clip_id").with_columns(turn=pl.int_range(pl.len()).over(by))
+    return ranked.sort("turn", by, "clip_id").head(SAMPLES)
+
+
+def _with_audio(clips: pl.DataFrame, data: ReportData) -> list[dict[str, Any]]:
+    audio = data.load_audio(clips["clip_id"].to_list())
+    names = dict(data.recordings.select("recording_id", "uri").rows())
+    rows = []
+    for row in clips.to_dicts():
+        sound = audio.get(row["clip_id"])
+        row["recording"] = names.get(row["recording_id"], "").rpartition("/")[2]
+        if sound and len(sound) <= MOST_AUDIO_BYTES:
+            row["flac"] = base64.b64encode(sound).decode()
+        rows.append(row)
+    return rows
