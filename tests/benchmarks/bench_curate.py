@@ -29,7 +29,6 @@ from tests.benchmarks.systems import CORES, NAMES, ORDER, ROOT, fresh, measure, 
 
 LIBRARIES = ("ray", "torch", "onnxruntime", "ctranslate2", "faster-whisper", "silero-vad")
 PEERS = "de"
-QUIET_CORES = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +111,7 @@ def show(console: Console, audio: BenchAudio, results: Mapping[str, Result]) -> 
             console.print(f"{result.system} gave no figures: {result.failure}", markup=False)
         elif result.note:
             console.print(f"{result.system}: {result.note}", markup=False)
-        if result.busy_before > QUIET_CORES:
+        if not result.is_clean:
             console.print(
                 f"{result.system}: other work kept {result.busy_before:.1f} cores busy just before "
                 "the start, so its figures are not clean"

@@ -70,6 +70,13 @@ def test_a_system_without_figures_passes_no_bar() -> None:
     assert verdicts == ["NOT MEASURED"] * 3
 
 
+def test_a_figure_from_a_busy_machine_passes_no_bar() -> None:
+    busy = Result(key="a", system="a", wall_s=600.0, busy_before=1.0)
+    naive, _, floor = bars({"a": busy, "b": _result("b", 60.0), "c": _result("c", 90.0)})
+    assert naive.verdict == "NOT CLEAN"
+    assert floor.verdict == "NOT CLEAN", "two thirds of what the models alone took cannot be"
+
+
 def test_the_output_folder_never_takes_the_place_of_other_work(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError):
