@@ -37,7 +37,7 @@ class IngestConfig:
 
     chunk_s: float = 600.0
     """Longest chunk in seconds; a longer recording is cut in silence."""
-    unit_s: float = 120.0
+    unit_s: float = 60.0
     """Shorter recordings share a unit of about this many seconds of audio."""
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ class Given:
         begin = self.written[first][0]
         end = self.written[stop][0] if stop < len(self.written) else len(self.text)
         # An opening quote or bracket before the next token belongs to that one.
-        return re.sub(r"[\s(\[{«“‘¿¡\"']+$", "", self.text[begin:end]).strip()
+        return re.sub(r"\s+[(\[{«“‘¿¡\"']*$", "", self.text[begin:end])
 
 
 def as_given(text: str, language: str | None) -> Given:

@@ -121,7 +121,6 @@ def test_no_clips_are_no_error(stage: Transcription) -> None:
     assert stage.process([]) == []
 
 
-
 @pytest.mark.parametrize(
     ("declared", "code"), [("pt-BR", "pt"), ("EN_us", "en"), ("fr", "fr"), (None, None), ("", None)]
 )

@@ -1,0 +1,95 @@
+"""Open a uri's bytes, wherever they lie."""
+
+import io
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from schemas.errors import MissingSource
+
+# One request to an object store; decoders themselves read a few kilobytes at a time.
+BUFFER_BYTES = 1 << 20
+
+
+def filesystem_of(uri: str) -> tuple[Any, str]:
+    """The file system of a uri with a scheme, and the path on it.
+
+    Endpoints and credentials come from the uri's query or from the usual environment variables
+    (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID …). Names with spaces or accents may stand unescaped.
+    Raises `OSError` or `ValueError`.
+    """
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid:
+        scheme, _, rest = uri.partition("://")
+        bare, mark, query = rest.partition("?")
+        filesystem, path = pafs.FileSystem.from_uri(f"{scheme}://{quote(bare)}{mark}{query}")
+    return filesystem, str(path)
+
+
+class WatchedFile(io.RawIOBase):
+    """A seekable file that remembers that reading failed.
+
+    Decoders take a failed read for the end of the file; without this, a lost connection would
+    pass for a recording that is cut short.
+    """
+
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as the file goes."""
+        try:
+            return int(self._file.readinto(buffer))
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; returns the new position."""
+        try:
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
+        except OSError as error:
+            # Decoders also try places outside the file; only the medium's errors count.
+            if error.errno != 22:
+                self.failure = error
+            raise
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        """Close the file below."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def watched(uri: str) -> WatchedFile:
+    """Open a local path or a uri. Raises `MissingSource`."""
+    try:
+        if "://" not in uri:
+            return WatchedFile(open(uri, "rb", buffering=0))
+        filesystem, path = filesystem_of(uri)
+        return WatchedFile(filesystem.open_input_file(path))
+    except (OSError, ValueError) as error:
+        raise MissingSource(f"cannot open {uri}: {error}") from error
+
+
+def open_bytes(uri: str) -> io.BufferedReader:
+    """A seekable, buffered binary file. Raises `MissingSource`."""
+    return io.BufferedReader(watched(uri), BUFFER_BYTES)

@@ -1,0 +1,38 @@
+"""Error rates count what was said, not how it was written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotators.text import char_error_rate, error_rate, plain_tokens
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "language", "rate"),
+    [
+        ("You have 2 messages.", "you have two messages", "en", 0.0),
+        ("please leave a message", "please leave a", "en", 0.25),
+        ("", "", "en", 0.0),
+        ("", "hello", "en", 1.0),
+        ("今天天气好", "今天天汽好", "zh", 0.2),
+    ],
+)
+def test_error_rates_count_words_or_characters(
+    first: str, second: str, language: str, rate: float
+) -> None:
+    assert error_rate(first, second, language) == pytest.approx(rate)
+
+
+def test_characters_are_compared_without_spaces() -> None:
+    assert char_error_rate("voice mail", "voicemail", "en") == 0.0
+    assert char_error_rate("abcd", "abxd", "es") == pytest.approx(0.25)
+
+
+@given(text=st.text(max_size=40), language=st.sampled_from(["en", "fr", "zh", None]))
+def test_a_text_agrees_with_itself(text: str, language: str | None) -> None:
+    assert error_rate(text, text, language) == 0.0
+
+
+def test_tokens_are_words_or_characters() -> None:
+    assert plain_tokens("Don't stop, Müller!", "en") == ["don't", "stop", "müller"]
+    assert plain_tokens("今天,好", "zh") == ["今", "天", "好"]
