@@ -7,7 +7,7 @@ Source separation has its place right behind the reading; it is not built yet.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from annotators.registry import ResolvedModel, resolve
@@ -29,6 +29,7 @@ from stages.transcription import Transcription, TranscriptionConfig
 from stages.vad import Vad, VadConfig
 
 PHASE = "curate"
+NO_SPEECH = "no_speech"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +111,9 @@ def tables_of(plan: ChunkPlan | Broken, chunk: Chunk | None) -> Mapping[str, Seq
     if isinstance(plan, Broken):
         return {}
     recording = chunk.recording if chunk else plan.recording
+    if chunk and not chunk.clips and plan.num_chunks == 1:
+        # Judged, and found empty: the reason must stand somewhere, and there is no clip.
+        recording = replace(chunk.recording, flags=(*chunk.recording.flags, NO_SPEECH))
     is_last = plan.index == plan.num_chunks - 1
     return {
         "clips": chunk.clips if chunk else (),

@@ -24,7 +24,7 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     verdicts = judge(clips, policy)
     corpus.write_verdicts(policy.hash, verdicts.to_arrow())
     items = [item for _, item in corpus.latest_items(PHASE).values()]
-    recordings = corpus.read(RECORDINGS, ["recording_id"]).height
+    recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
     accounts = account(items, clips, verdicts, corpus.read_quarantine(), recordings)
     if not quiet:
         render(accounts, {}, console)

@@ -97,9 +97,11 @@ def ray_session(config: EngineConfig) -> Iterator[float]:
     started = time.perf_counter()
     mine = not ray.is_initialized()
     if mine:
-        # Warnings that only concern Ray's developers would drown the progress bar.
-        os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+        # Messages that only concern Ray's developers would drown the progress bar; what ends a
+        # run is raised, and Ray's own log files keep the rest.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         common: dict[str, Any] = {
             "logging_level": logging.ERROR,
             "log_to_driver": False,

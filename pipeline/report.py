@@ -88,7 +88,7 @@ def render_report(data: ReportData) -> str:
             ("Rejected", _with_audio(_spread(rejected, "first_reason"), data)),
         ],
         quarantine=data.quarantine.head(500).to_dicts(),
-        recordings=data.recordings,
+        flagged=data.recordings.filter(pl.col("flags").list.len() > 0).head(500).to_dicts(),
         policy=data.policy,
         run=last,
         num_runs=len(data.runs),

@@ -34,6 +34,7 @@ class Accounts:
     items_done: int
     items_quarantined: int
     recordings: int
+    recordings_without_speech: int
     clips: int
     clips_kept: int
     hours_in: float
@@ -58,11 +59,11 @@ def account(
     clips: pl.DataFrame,
     verdicts: pl.DataFrame,
     quarantine: pl.DataFrame,
-    num_recordings: int,
+    recordings: pl.DataFrame,
 ) -> Accounts:
     """Close the books.
 
-    clips: clip_id, duration_s. Raises `StorageError` with the numbers when they do not balance.
+    clips: clip_id, duration_s; recordings: recording_id, flags. Raises `StorageError` with the numbers when they do not balance.
     """
     if clips["clip_id"].n_unique() != clips.height:
         raise StorageError(f"{clips.height - clips['clip_id'].n_unique()} clips are there twice")
@@ -91,7 +92,10 @@ def account(
         items=len(items),
         items_done=len(done),
         items_quarantined=len(ill),
-        recordings=num_recordings,
+        recordings=recordings.height,
+        recordings_without_speech=recordings.filter(
+            pl.col("flags").list.contains("no_speech")
+        ).height,
         clips=clips.height,
         clips_kept=kept.height,
         hours_in=hours_done + hours_ill,
@@ -168,6 +172,8 @@ def render(accounts: Accounts, facts: Mapping[str, Any], console: Console) -> No
         for name, items, length in accounts.quarantined:
             ill.add_row(name, str(items), f"{length:.3f}")
         console.print(ill)
+    if accounts.recordings_without_speech:
+        console.print(f"{accounts.recordings_without_speech} recordings hold no speech at all.")
     _render_seconds(facts, console)
     console.print(
         f"{accounts.items} items in = {accounts.items_done} done "
