@@ -5,13 +5,14 @@ noted. Rates above 48 kHz are brought to 48 kHz block by block; lower ones stay 
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 import soxr
 
-from pipeline.decoders import Block, Decoder, open_decoder
+from pipeline.decoders import Block, Decoder, Mark, open_decoder
 from pipeline.sources import Source
-from schemas.errors import EmptyAudio, NonFiniteAudio, TooShortAudio
+from schemas.errors import EmptyAudio, NonFiniteAudio, TooShortAudio, UndecodableAudio
 from schemas.rows import Chunk, Recording, Wave
 
 MAX_RATE = 48_000
@@ -19,8 +20,8 @@ MODEL_RATE = 16_000
 SHORTEST_S = 0.3
 # A channel whose loudest sample is below -80 dBFS carries nothing.
 SILENT_PEAK = 1e-4
-# Lossy formats pad their ends, and headers of some count in packets.
-DECLARED_SLACK_S = 0.25
+# A resampler that starts this much before the chunk has forgotten that it started.
+CONTEXT_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,11 @@ class ChunkPlan:
     """As planned: from the header where the recording was not decoded yet."""
     recording: Recording | None = None
     """Known before reading where the survey had to decode the recording."""
+    num_active: int | None = None
+    """Channels that carry signal somewhere in the recording, so that the level does not jump
+    between chunks; None where only the chunk itself can tell."""
+    mark: Mark | None = None
+    """Where a decoder without exact seeks starts; at or before the chunk."""
 
 
 class Mono:
@@ -83,6 +89,8 @@ class Mono:
         found = []
         if ended_early or decoder.cut_short:
             found.append("truncated")
+        if decoder.num_damaged:
+            found.append("damaged")
         if 0 < np.count_nonzero(self.peaks > SILENT_PEAK) < len(self.peaks):
             found.append("silent_channel")
         if self._stream is not None:
@@ -93,24 +101,31 @@ class Mono:
 def read_chunk(plan: ChunkPlan) -> Chunk:
     """Decode a chunk. Sample-exact and the same at every call.
 
-    Raises `EmptyAudio`, `TooShortAudio`, `NonFiniteAudio`, or what `open_decoder` raises.
+    Raises `EmptyAudio`, `TooShortAudio`, `NonFiniteAudio`, `UndecodableAudio` where it is no
+    longer what the survey found, or what `open_decoder` raises.
     """
     with open_decoder(plan.source.uri) as decoder:
-        start, stop = _native(plan, decoder)
+        start, stop, lead = _native(plan, decoder.sample_rate)
         mono = Mono(decoder, start)
-        parts = [mono.add(block) for block in decoder.blocks(start, stop)]
+        parts = [mono.add(block) for block in decoder.blocks(start, stop, plan.mark)]
         parts.append(mono.add(np.zeros((0, decoder.channels), np.float32), last=True))
-        wave = np.concatenate(parts)
-        wave /= mono.active
-        if not wave.size:
-            raise EmptyAudio(f"{plan.source.uri} decodes to no samples")
         recording = plan.recording or recording_of(plan, decoder, mono)
+    planned = None if plan.end_sample is None else plan.end_sample - plan.start_sample
+    wave = np.concatenate(parts)[lead : None if planned is None else lead + planned]
+    del parts
+    if not wave.size:
+        raise EmptyAudio(f"{plan.source.uri} decodes to no samples")
+    if planned is not None and wave.size != planned:
+        raise UndecodableAudio(
+            f"{plan.source.uri} gives {wave.size} samples from {plan.start_sample} on, "
+            f"{planned} when it was surveyed"
+        )
     if recording.duration_s < SHORTEST_S:
         raise TooShortAudio(
             f"{recording.duration_s:.3f} s of audio, the shortest usable is {SHORTEST_S} s"
         )
     # A float file may swing beyond full scale; the models and FLAC end there.
-    np.clip(wave, -1.0, 1.0, out=wave)
+    wave = np.clip(wave / (plan.num_active or mono.active), -1.0, 1.0)
     return Chunk(
         recording=recording,
         index=plan.index,
@@ -133,7 +148,7 @@ def recording_of(plan: ChunkPlan, decoder: Decoder, mono: Mono) -> Recording:
     """The recording's row, once all of it was decoded through `mono`."""
     source = plan.source
     declared = decoder.declared_frames
-    slack = DECLARED_SLACK_S * decoder.sample_rate
+    slack = decoder.declared_slack_s * decoder.sample_rate
     ended_early = declared is not None and mono.frames < declared - slack
     return Recording(
         recording_id=plan.recording_id,
@@ -157,8 +172,20 @@ def recording_of(plan: ChunkPlan, decoder: Decoder, mono: Mono) -> Recording:
     )
 
 
-def _native(plan: ChunkPlan, decoder: Decoder) -> tuple[int, int | None]:
-    """The chunk's bounds in frames of the file."""
-    scale = decoder.sample_rate / plan.sample_rate
-    stop = None if plan.end_sample is None else round(plan.end_sample * scale)
-    return round(plan.start_sample * scale), stop
+def _native(plan: ChunkPlan, native_rate: int) -> tuple[int, int | None, int]:
+    """The chunk's bounds in frames of the file, and how many samples come before it.
+
+    Where the recording is resampled, the bounds hold some context on either side, and start
+    where a sample of both rates falls together: the chunk is then what resampling all of the
+    recording would give.
+    """
+    if native_rate == plan.sample_rate:
+        return plan.start_sample, plan.end_sample, 0
+    common = gcd(native_rate, plan.sample_rate)
+    native, kept = native_rate // common, plan.sample_rate // common
+    context = int(CONTEXT_S * plan.sample_rate)
+    periods = max(0, plan.start_sample - context) // kept
+    stop = None
+    if plan.end_sample is not None:
+        stop = -(-(plan.end_sample + context) * native // kept)
+    return periods * native, stop, plan.start_sample - periods * kept

@@ -1,29 +1,27 @@
-"""Open audio by uri and decode it in blocks: libsndfile where it reads the format, else FFmpeg.
+"""Open audio by uri and decode it in blocks: libsndfile where it reads the format well, else FFmpeg.
 
 A decoder yields (frames, channels) float32 in [-1, 1] at the file's own rate, from any frame on.
 Nothing here holds more than a block.
 """
 
-import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
-from typing import Any, Protocol
+from typing import Protocol
 
-import av
-import numpy as np
-import numpy.typing as npt
 import soundfile
-from pyarrow import fs as pafs
 
-from schemas.errors import EmptyFile, MissingSource, UndecodableAudio
+from pipeline.ffmpeg import BLOCK_FRAMES, Block, FfmpegDecoder, Mark
+from pipeline.opening import open_bytes, watched
+from schemas.errors import DataError, EmptyFile, MissingSource
 
-Block = npt.NDArray[np.float32]
+__all__ = ["Block", "Decoder", "Mark", "SndfileDecoder", "open_decoder"]
 
-# Small enough that a damaged frame costs little of what came before it.
-BLOCK_FRAMES = 1 << 15
-# FFmpeg decoders need some packets before their output is exact.
-PREROLL_S = 1.0
+# libsndfile starts an mp3 in the middle without the bits that a frame borrows from the ones
+# before it, and gives up a FLAC at its first damaged frame, or at once where the header leaves
+# the length open. FFmpeg does neither.
+FFMPEG_DOES_BETTER = frozenset({"MP3", "FLAC"})
+_PROMISE = re.compile(r"^\s*(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class Decoder(Protocol):
@@ -33,61 +31,61 @@ class Decoder(Protocol):
     channels: int
     codec: str
     declared_frames: int | None
-    """What the header promises; None where it promises nothing."""
+    """What the header promises; None where it promises nothing that can be relied on."""
+    declared_slack_s: float
+    """How far the promise may lie beside the truth in a sound file."""
     cut_short: bool
     """The container itself shows that its end is missing."""
+    num_damaged: int
+    """Packets that did not decode, so far."""
+    marks: list[Mark]
+    """Places to start from that a decoding from the start came by; none where a seek is exact."""
 
-    def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
-        """Frames start … stop (None: to the end); ends early where the audio does."""
+    def blocks(self, start: int, stop: int | None, mark: Mark | None = None) -> Iterator[Block]:
+        """Frames start … stop (None: to the end); ends early where the audio does.
+
+        mark: one of an earlier decoding's marks, at or before start. Without it, a decoder whose
+        seeks are not exact decodes from the beginning.
+        """
         ...
-
-
-def open_bytes(uri: str) -> Any:
-    """A seekable binary file for a local path or a uri. Raises `MissingSource`."""
-    try:
-        if "://" not in uri:
-            return open(uri, "rb")
-        filesystem, path = pafs.FileSystem.from_uri(uri)
-        return filesystem.open_input_file(path)
-    except (OSError, ValueError) as error:
-        raise MissingSource(f"cannot open {uri}: {error}") from error
 
 
 @contextmanager
 def open_decoder(uri: str) -> Iterator[Decoder]:
     """Open the audio of a uri.
 
-    Raises `MissingSource`, `EmptyFile`, or `UndecodableAudio` with what both decoders said.
+    Raises `MissingSource` (also when reading fails on the way), `EmptyFile`, or
+    `UndecodableAudio` with what both decoders said.
     """
-    with open_bytes(uri) as file:
-        if not file.read(1):
-            raise EmptyFile(f"{uri} holds no bytes")
-        file.seek(0)
-        try:
-            with soundfile.SoundFile(file) as sound:
-                # libsndfile starts an mp3 in the middle without the bits that frame borrows
-                # from its forerunners; FFmpeg does not.
-                if sound.format != "MP3":
-                    yield SndfileDecoder(sound)
-                    return
-            sndfile_says = "left to FFmpeg"
-        except soundfile.LibsndfileError as error:
-            sndfile_says = str(error).rpartition(": ")[2]
-        file.seek(0)
-        try:
-            container = av.open(file)
-        except (av.FFmpegError, ValueError) as error:
-            raise UndecodableAudio(
-                f"{uri} is not audio: libsndfile says {sndfile_says!r}, FFmpeg says {error!s}"
-            ) from error
-        with container:
-            if not container.streams.audio:
-                raise UndecodableAudio(f"{uri} has no audio track")
-            yield FfmpegDecoder(container)
+    raw = watched(uri)
+    try:
+        with open_bytes(raw) as file:
+            if not file.read(1):
+                raise EmptyFile(f"{uri} holds no bytes")
+            file.seek(0)
+            try:
+                sound = soundfile.SoundFile(file)
+            except soundfile.LibsndfileError as error:
+                sndfile_says = str(error).rpartition(": ")[2]
+            else:
+                with sound:
+                    if sound.format not in FFMPEG_DOES_BETTER:
+                        yield SndfileDecoder(sound)
+                        return
+                sndfile_says = "left to FFmpeg"
+            file.seek(0)
+            with FfmpegDecoder.opened(file, uri, sndfile_says) as decoder:
+                yield decoder
+    except (DataError, OSError) as error:
+        if raw.failure is not None and not isinstance(error, MissingSource):
+            raise MissingSource(f"reading {uri} failed: {raw.failure}") from error
+        raise
+    if raw.failure is not None:
+        raise MissingSource(f"reading {uri} failed: {raw.failure}") from raw.failure
 
 
 class SndfileDecoder:
-    """wav, flac, ogg, opus, aiff, caf … through libsndfile."""
+    """wav, ogg, opus, aiff, caf … through libsndfile. Its seeks are exact."""
 
     def __init__(self, sound: soundfile.SoundFile) -> None:
         self._sound = sound
@@ -95,11 +93,20 @@ class SndfileDecoder:
         self.channels = int(sound.channels)
         self.codec = f"{sound.format}/{sound.subtype}"
         self.declared_frames: int | None = int(sound.frames)
-        # For a wav whose data chunk is longer than the file, libsndfile corrects the count and
-        # only its log tells.
-        self.cut_short = "(should be" in sound.extra_info
+        self.declared_slack_s = 0.0
+        self.num_damaged = 0
+        self.marks: list[Mark] = []
+        log = sound.extra_info
+        self.cut_short = "lacks an end-of-stream bit" in log
+        # For a data chunk that is longer than the file, libsndfile corrects the count and only
+        # its log tells.
+        if (found := _PROMISE.search(log)) and not _placeholder(int(found[1])):
+            promised, there = int(found[1]), int(found[2])
+            if promised > there > 0:
+                self.cut_short = True
+                self.declared_frames = int(sound.frames * promised / there)
 
-    def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
+    def blocks(self, start: int, stop: int | None, mark: Mark | None = None) -> Iterator[Block]:
         """See `Decoder`."""
         if start:
             self._sound.seek(start)
@@ -109,7 +116,8 @@ class SndfileDecoder:
             try:
                 block = self._sound.read(wanted, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
-                # A damaged frame ends what can be decoded; the count tells that some is missing.
+                # What decoded stands; the count tells that some is missing.
+                self.num_damaged += 1
                 return
             if not len(block):
                 return
@@ -117,67 +125,10 @@ class SndfileDecoder:
             yield block
 
 
-class FfmpegDecoder:
-    """mp3, m4a, mp4, mkv, webm … through PyAV; the first audio track."""
-
-    def __init__(self, container: Any) -> None:
-        self._container = container
-        self._stream = container.streams.audio[0]
-        context = self._stream.codec_context
-        self.sample_rate = int(context.sample_rate)
-        self.channels = int(context.channels)
-        self.codec = f"{container.format.name.split(',')[0]}/{context.name}"
-        self.cut_short = False
-        self._origin = self._stream.start_time or 0
-        self.declared_frames = self._declared()
-
-    def _declared(self) -> int | None:
-        if self._stream.duration:
-            seconds = self._stream.duration * self._stream.time_base
-        elif self._container.duration:
-            seconds = Fraction(self._container.duration, av.time_base)
-        else:
-            return None
-        return int(seconds * self.sample_rate)
-
-    def blocks(self, start: int, stop: int | None) -> Iterator[Block]:
-        """See `Decoder`. Positions come from the packets' time stamps."""
-        if start:
-            early = max(Fraction(0), Fraction(start, self.sample_rate) - Fraction(PREROLL_S))
-            self._container.seek(
-                int(early / self._stream.time_base) + self._origin, stream=self._stream
-            )
-        position: int | None = None
-        for frame in self._frames():
-            if position is None:
-                ticks = (frame.pts or 0) - self._origin
-                position = round(ticks * frame.time_base * self.sample_rate)
-            block = _as_float(frame)
-            first = max(0, start - position)
-            last = len(block) if stop is None else min(len(block), stop - position)
-            position += len(block)
-            if first < last:
-                yield block[first:last]
-            if stop is not None and position >= stop:
-                return
-
-    def _frames(self) -> Iterator[Any]:
-        try:
-            yield from self._container.decode(self._stream)
-        except (av.FFmpegError, io.UnsupportedOperation):
-            # As with libsndfile: what decoded stands, and the count tells that some is missing.
-            return
-
-
-def _as_float(frame: Any) -> Block:
-    """A decoded frame of any sample format as (frames, channels) float32."""
-    samples = frame.to_ndarray()
-    if frame.format.is_planar:
-        samples = samples.T
-    else:
-        samples = samples.reshape(-1, len(frame.layout.channels))
-    if np.issubdtype(samples.dtype, np.integer):
-        if samples.dtype == np.uint8:
-            return np.asarray((samples.astype(np.float32) - 128) / 128, np.float32)
-        return np.asarray(samples / -float(np.iinfo(samples.dtype).min), np.float32)
-    return np.asarray(samples, np.float32)
+def _placeholder(num_bytes: int) -> bool:
+    """Whether a chunk size is what recorders and pipes write where the length is unknown."""
+    return (
+        num_bytes == 0
+        or num_bytes >= 0xFFFF_FF00  # FFmpeg
+        or 0x7FFF_F000 <= num_bytes <= 0x8000_0100  # SoX, arecord
+    )

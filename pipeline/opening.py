@@ -59,14 +59,8 @@ class WatchedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; returns the new position."""
-        try:
-            self._file.seek(offset, whence)
-            return int(self._file.tell())
-        except OSError as error:
-            # Decoders also try places outside the file; only the medium's errors count.
-            if error.errno != 22:
-                self.failure = error
-            raise
+        self._file.seek(offset, whence)
+        return int(self._file.tell())
 
     def tell(self) -> int:
         """Position in bytes."""
@@ -90,6 +84,7 @@ def watched(uri: str) -> WatchedFile:
         raise MissingSource(f"cannot open {uri}: {error}") from error
 
 
-def open_bytes(uri: str) -> io.BufferedReader:
-    """A seekable, buffered binary file. Raises `MissingSource`."""
-    return io.BufferedReader(watched(uri), BUFFER_BYTES)
+def open_bytes(source: str | WatchedFile) -> io.BufferedReader:
+    """A seekable, buffered binary file of a uri. Raises `MissingSource`."""
+    file = watched(source) if isinstance(source, str) else source
+    return io.BufferedReader(file, BUFFER_BYTES)

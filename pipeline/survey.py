@@ -1,5 +1,6 @@
 """Take in a source: hash its bytes, read its header, and cut it into chunks in silence."""
 
+import bisect
 import hashlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -8,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.audio import MAX_RATE, SHORTEST_S, ChunkPlan, Mono, recording_of
-from pipeline.decoders import Decoder, open_bytes, open_decoder
+from pipeline.decoders import Decoder, Mark, open_decoder
+from pipeline.ffmpeg import PREROLL_S
+from pipeline.opening import open_bytes
 from pipeline.sources import Source
 from schemas.errors import DataError, EmptyAudio, EmptyFile, TooShortAudio
 
@@ -26,7 +29,7 @@ class Surveyed:
     chunks: tuple[ChunkPlan, ...]
 
 
-def survey(source: Source, chunk_s: float) -> Surveyed:
+def survey(source: Source, chunk_s: float = 600.0) -> Surveyed:
     """Hash, probe and cut one source into chunks of at most `chunk_s` seconds.
 
     A recording of one chunk is not decoded here. Raises a `DataError` if it is no usable audio.
@@ -95,9 +98,18 @@ def _cut(whole: ChunkPlan, decoder: Decoder, chunk_s: float) -> tuple[ChunkPlan,
             end_sample=end,
             duration_s=((end or total) - (start or 0)) / whole.sample_rate,
             recording=recording,
+            num_active=mono.active,
+            mark=_mark_before(decoder, (start or 0) / whole.sample_rate),
         )
         for index, (start, end) in enumerate(pairwise(bounds))
     )
+
+
+def _mark_before(decoder: Decoder, start_s: float) -> Mark | None:
+    """The last mark that leaves room to settle before the chunk."""
+    latest = (start_s - PREROLL_S) * decoder.sample_rate
+    index = bisect.bisect_right(decoder.marks, latest, key=lambda mark: mark.position)
+    return decoder.marks[index - 1] if index else None
 
 
 def cut_points(energies: npt.NDArray[np.float32], chunk_s: float) -> list[int]:

@@ -98,7 +98,7 @@ def test_a_rate_above_48k_is_brought_down_whatever_the_blocks(
     path = devset / "bad" / "hires_192k_stereo.flac"
     whole = chunk_of(path)
     assert (whole.sample_rate, whole.recording.sample_rate) == (48_000, 192_000)
-    monkeypatch.setattr("pipeline.decoders.BLOCK_FRAMES", 1_000)
+    monkeypatch.setattr("pipeline.ffmpeg.BLOCK_FRAMES", 1_000)
     np.testing.assert_array_equal(chunk_of(path).wave, whole.wave)
 
 
@@ -142,6 +142,7 @@ def test_a_wav_that_promises_more_than_it_holds_is_noted(
     recording = chunk_of(path).recording
     assert recording.flags == ("truncated",)
     assert recording.duration_s == pytest.approx(3.12, abs=0.01)
+    assert recording.declared_duration_s == pytest.approx(10.0, abs=0.01)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
