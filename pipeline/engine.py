@@ -106,24 +106,43 @@ def ray_session(config: EngineConfig) -> Iterator[float]:
             "logging_level": logging.ERROR,
             "log_to_driver": False,
         }
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
-        else:
-            # Workers inherit this; a runtime_env would start each of them twice.
-            os.environ.update(ONE_THREAD)
-            memory = config.object_store_mb
-            ray.init(
-                # More logical CPUs than cores: Ray's own helpers must never wait for a worker.
-                num_cpus=(os.cpu_count() or 1) + 2,
-                include_dashboard=False,
-                object_store_memory=memory * 2**20 if memory else None,
-                **common,
-            )
+        with quiet_start():
+            _start_ray(config, common)
     try:
         yield time.perf_counter() - started
     finally:
         if mine:
             ray.shutdown()
+
+
+def _start_ray(config: EngineConfig, common: dict[str, Any]) -> None:
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
+        return
+    # Workers inherit this; a runtime_env would start each of them twice.
+    os.environ.update(ONE_THREAD)
+    memory = config.object_store_mb
+    ray.init(
+        # More logical CPUs than cores: Ray's own helpers must never wait for a worker.
+        num_cpus=(os.cpu_count() or 1) + 2,
+        include_dashboard=False,
+        object_store_memory=memory * 2**20 if memory else None,
+        **common,
+    )
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Keep what Ray's C++ side writes while it starts off the terminal; errors are raised."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def pools_of(phase: Phase) -> list[tuple[str, list[Stage[Any]]]]:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
+from scipy.ndimage import binary_dilation
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from pipeline.storage import Corpus
@@ -21,6 +22,7 @@ from schemas.arrow import CLIPS, RECORDINGS, VERDICTS
 
 FRAME_S = 0.01
 COLLAR_S = 0.25
+COLLAR = np.ones(2 * round(COLLAR_S / FRAME_S) + 1, bool)
 # The truth's own resolution: an edge this far inside a word is on its border.
 EDGE_SLACK_S = 0.02
 
@@ -32,9 +34,12 @@ class Figures:
     recordings: int
     clips: int
     accepted: int
-    true_positive: int
-    false_positive: int
-    false_negative: int
+    heard_frames: int
+    heard_right: int
+    """Frames heard as speech with true speech within the collar."""
+    real_frames: int
+    real_found: int
+    """Frames of true speech with heard speech within the collar."""
     words: int
     word_errors: int
     edges: int
@@ -42,8 +47,9 @@ class Figures:
 
     @property
     def f1(self) -> float:
-        wrong = self.false_positive + self.false_negative
-        return 2 * self.true_positive / max(1, 2 * self.true_positive + wrong)
+        precision = self.heard_right / max(1, self.heard_frames)
+        recall = self.real_found / max(1, self.real_frames)
+        return 2 * precision * recall / max(1e-9, precision + recall)
 
     @property
     def wer(self) -> float:
@@ -103,8 +109,6 @@ def measure(corpus: Corpus, devset: Path) -> dict[str, tuple[str, str, Figures]]
             ],
             num_frames,
         )
-        borders = [edge for span in spoken for edge in span]
-        near = frames([(b - COLLAR_S, b + COLLAR_S) for b in borders if b > COLLAR_S], num_frames)
         texts = truth.filter(pl.col("recording_id") == name)["text"].to_list()
         words = errors = 0
         if row["language"] == "en" and all(texts) and mine["text_asr"].null_count() == 0:
@@ -123,9 +127,10 @@ def measure(corpus: Corpus, devset: Path) -> dict[str, tuple[str, str, Figures]]
             recordings=1,
             clips=mine.height,
             accepted=int(mine["accepted"].sum()),
-            true_positive=int(np.sum(real & heard & ~near)),
-            false_positive=int(np.sum(~real & heard & ~near)),
-            false_negative=int(np.sum(real & ~heard & ~near)),
+            heard_frames=int(np.sum(heard)),
+            heard_right=int(np.sum(heard & binary_dilation(real, COLLAR))),
+            real_frames=int(np.sum(real)),
+            real_found=int(np.sum(real & binary_dilation(heard, COLLAR))),
             words=words,
             word_errors=errors,
             edges=len(edges),

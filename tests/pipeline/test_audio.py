@@ -1,6 +1,8 @@
 """Whatever a decoder reads becomes the same mono chunk at every call; what it cannot is named."""
 
+import io
 import json
+import struct
 from pathlib import Path
 
 import av
@@ -9,9 +11,10 @@ import pytest
 import soundfile
 
 from pipeline.audio import read_chunk
+from pipeline.opening import WatchedFile
 from pipeline.sources import Source
 from pipeline.survey import survey
-from schemas.errors import DataError, MissingSource
+from schemas.errors import DataError, EmptyAudio, MissingSource, UndecodableAudio
 from schemas.rows import Chunk
 
 
@@ -149,3 +152,138 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     gone = Source(uri=str(tmp_path / "gone.wav"), session_id="s")
     with pytest.raises(MissingSource, match=r"gone\.wav"):
         survey(gone, 600.0)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "tolerance"),
+    [("PCM_16", 2**-15), ("PCM_24", 2**-23), ("FLOAT", 1e-7), ("ULAW", 0.02)],
+)
+def test_every_sample_format_has_the_same_scale(
+    tmp_path: Path, speech: np.ndarray, subtype: str, tolerance: float
+) -> None:
+    soundfile.write(tmp_path / "a.wav", speech, 16_000, subtype=subtype)
+    np.testing.assert_allclose(chunk_of(tmp_path / "a.wav").wave, speech, atol=tolerance)
+
+
+def test_24_bit_flac_keeps_its_depth(tmp_path: Path, speech: np.ndarray) -> None:
+    quiet = speech * np.float32(2**-9)
+    soundfile.write(tmp_path / "a.flac", quiet, 16_000, subtype="PCM_24")
+    np.testing.assert_allclose(chunk_of(tmp_path / "a.flac").wave, quiet, atol=2**-23)
+
+
+def test_the_mean_is_of_the_channels_that_carry_signal(tmp_path: Path, speech: np.ndarray) -> None:
+    silence = np.zeros_like(speech)
+    five = np.stack([speech, silence, speech * 0.5, silence, speech * 0.25], axis=1)
+    soundfile.write(tmp_path / "a.wav", five, 16_000, subtype="FLOAT")
+    chunk = chunk_of(tmp_path / "a.wav")
+    assert (chunk.flags, chunk.recording.channels) == (("silent_channel",), 5)
+    np.testing.assert_allclose(chunk.wave, speech * (1.75 / 3), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "m4a", "flac"])
+def test_damage_in_the_middle_costs_only_itself(
+    tmp_path: Path, speech: np.ndarray, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "flac":
+        soundfile.write(path, speech, 16_000)
+    else:
+        encode(path, speech, {"mp3": "mp3", "m4a": "aac"}[suffix])
+    whole = chunk_of(path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = np.random.default_rng(0).bytes(300)
+    path.write_bytes(data)
+    chunk = chunk_of(path)
+    assert chunk.flags
+    assert 0 < whole.duration_s - chunk.duration_s < 0.6
+    np.testing.assert_allclose(chunk.wave[-16_000:], whole.wave[-16_000:], atol=0.02)
+
+
+def test_a_flac_that_was_piped_has_no_declared_length_and_is_read(
+    tmp_path: Path, speech: np.ndarray
+) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech, 16_000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    chunk = chunk_of(path)
+    assert (chunk.wave.size, chunk.flags) == (160_000, ())
+    assert chunk.recording.declared_duration_s is None
+
+
+def test_a_wav_that_was_piped_is_not_called_truncated(tmp_path: Path, speech: np.ndarray) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech, 16_000)
+    data = bytearray(path.read_bytes())
+    data[4:8] = data[40:44] = struct.pack("<I", 0xFFFF_FFFF)
+    path.write_bytes(data)
+    assert chunk_of(path).flags == ()
+
+
+def test_raw_aac_is_not_judged_by_a_guessed_length(tmp_path: Path, speech: np.ndarray) -> None:
+    recording = chunk_of(encode(tmp_path / "a.aac", speech, "aac")).recording
+    assert (recording.declared_duration_s, recording.flags) == (None, ())
+    assert recording.duration_s == pytest.approx(10.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile secret.wav\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.wav\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_playlist_in_disguise_opens_no_other_file(
+    tmp_path: Path, speech: np.ndarray, playlist: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "secret.wav", speech, 16_000)
+    (tmp_path / "a.mp3").write_text(playlist)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UndecodableAudio, match=r"a\.mp3"):
+        chunk_of(tmp_path / "a.mp3")
+
+
+def test_a_video_without_sound_is_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(UndecodableAudio, match="no audio track"):
+        chunk_of(tmp_path / "a.mp4")
+
+
+def test_a_header_without_samples_is_empty(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(0, np.float32), 16_000)
+    with pytest.raises(EmptyAudio):
+        chunk_of(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_a_lost_connection_is_not_taken_for_the_end(
+    tmp_path: Path, speech: np.ndarray, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The medium fails half-way: the recording must not pass for a shorter one."""
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "mp3":
+        encode(path, speech, "mp3")
+    else:
+        soundfile.write(path, speech, 16_000)
+    [plan] = survey(source(path), 600.0).chunks
+
+    class Failing(io.FileIO):
+        def readinto(self, buffer: memoryview) -> int:
+            if self.tell() + len(buffer) > path.stat().st_size // 2 + 4096:
+                raise OSError(5, "the line is dead")
+            return super().readinto(buffer) or 0
+
+    def opened(uri: str) -> WatchedFile:
+        return WatchedFile(Failing(uri))
+
+    monkeypatch.setattr("pipeline.opening.BUFFER_BYTES", 4096)
+    monkeypatch.setattr("pipeline.decoders.watched", opened)
+    with pytest.raises(MissingSource, match="the line is dead"):
+        read_chunk(plan)
