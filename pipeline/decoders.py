@@ -4,6 +4,7 @@ A decoder yields (frames, channels) float32 in [-1, 1] at the file's own rate, f
 Nothing here holds more than a block.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,31 +58,36 @@ def open_decoder(uri: str) -> Iterator[Decoder]:
     Raises `MissingSource` (also when reading fails on the way), `EmptyFile`, or
     `UndecodableAudio` with what both decoders said.
     """
-    raw = watched(uri)
+    raw = watched(uri, quiet=True)
     try:
-        with open_bytes(raw) as file:
-            if not file.read(1):
-                raise EmptyFile(f"{uri} holds no bytes")
-            file.seek(0)
-            try:
-                sound = soundfile.SoundFile(file)
-            except soundfile.LibsndfileError as error:
-                sndfile_says = str(error).rpartition(": ")[2]
-            else:
-                with sound:
-                    if sound.format not in FFMPEG_DOES_BETTER:
-                        yield SndfileDecoder(sound)
-                        return
-                sndfile_says = "left to FFmpeg"
-            file.seek(0)
-            with FfmpegDecoder.opened(file, uri, sndfile_says) as decoder:
-                yield decoder
-    except (DataError, OSError) as error:
-        if raw.failure is not None and not isinstance(error, MissingSource):
-            raise MissingSource(f"reading {uri} failed: {raw.failure}") from error
-        raise
+        with open_bytes(raw) as file, _opened(file, uri) as decoder:
+            yield decoder
+    except DataError as error:
+        if raw.failure is None:
+            raise
+        raise MissingSource(f"reading {uri} failed: {raw.failure}") from error
     if raw.failure is not None:
         raise MissingSource(f"reading {uri} failed: {raw.failure}") from raw.failure
+
+
+@contextmanager
+def _opened(file: io.BufferedReader, uri: str) -> Iterator[Decoder]:
+    if not file.read(1):
+        raise EmptyFile(f"{uri} holds no bytes")
+    file.seek(0)
+    try:
+        sound = soundfile.SoundFile(file)
+    except soundfile.LibsndfileError as error:
+        sndfile_says = str(error).rpartition(": ")[2]
+    else:
+        with sound:
+            if sound.format not in FFMPEG_DOES_BETTER:
+                yield SndfileDecoder(sound)
+                return
+        sndfile_says = "left to FFmpeg"
+    file.seek(0)
+    with FfmpegDecoder.opened(file, uri, sndfile_says) as decoder:
+        yield decoder
 
 
 class SndfileDecoder:

@@ -79,6 +79,9 @@ class FfmpegDecoder:
             context = container.streams.audio[0].codec_context
             if context is None or not context.sample_rate or not context.channels:
                 raise UndecodableAudio(f"{uri} has an audio track of an unknown codec")
+            if context.name == "flac":
+                # FLAC carries checksums, which FFmpeg does not heed unless told to.
+                context.options = {"err_detect": "crccheck+explode"}
             kind = container.format.name.split(",")[0]
             yield cls(container, counted=mp3_counted if kind == "mp3" else kind in COUNTED)
 

@@ -32,13 +32,15 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
 class WatchedFile(io.RawIOBase):
     """A seekable file that remembers that reading failed.
 
-    Decoders take a failed read for the end of the file; without this, a lost connection would
-    pass for a recording that is cut short.
+    A decoder's C code cannot pass an exception on and takes a failed read for the end of the
+    file. For it the file is quiet: it ends there, and `failure` tells why, so that a lost
+    connection does not pass for a recording that is cut short.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, *, quiet: bool = False) -> None:
         super().__init__()
         self._file = file
+        self._quiet = quiet
         self.failure: OSError | None = None
 
     def readable(self) -> bool:
@@ -55,6 +57,8 @@ class WatchedFile(io.RawIOBase):
             return int(self._file.readinto(buffer))
         except OSError as error:
             self.failure = error
+            if self._quiet:
+                return 0
             raise
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -73,13 +77,13 @@ class WatchedFile(io.RawIOBase):
         super().close()
 
 
-def watched(uri: str) -> WatchedFile:
+def watched(uri: str, *, quiet: bool = False) -> WatchedFile:
     """Open a local path or a uri. Raises `MissingSource`."""
     try:
         if "://" not in uri:
-            return WatchedFile(open(uri, "rb", buffering=0))
+            return WatchedFile(open(uri, "rb", buffering=0), quiet=quiet)
         filesystem, path = filesystem_of(uri)
-        return WatchedFile(filesystem.open_input_file(path))
+        return WatchedFile(filesystem.open_input_file(path), quiet=quiet)
     except (OSError, ValueError) as error:
         raise MissingSource(f"cannot open {uri}: {error}") from error
 

@@ -197,7 +197,7 @@ def test_damage_in_the_middle_costs_only_itself(
     chunk = chunk_of(path)
     assert chunk.flags
     assert 0 < whole.duration_s - chunk.duration_s < 0.6
-    np.testing.assert_allclose(chunk.wave[-16_000:], whole.wave[-16_000:], atol=0.02)
+    assert closest_correlation(whole.wave[-48_000:], chunk.wave[-48_000:]) > 0.97
 
 
 def test_a_flac_that_was_piped_has_no_declared_length_and_is_read(
@@ -280,8 +280,8 @@ def test_a_lost_connection_is_not_taken_for_the_end(
                 raise OSError(5, "the line is dead")
             return super().readinto(buffer) or 0
 
-    def opened(uri: str) -> WatchedFile:
-        return WatchedFile(Failing(uri))
+    def opened(uri: str, *, quiet: bool) -> WatchedFile:
+        return WatchedFile(Failing(uri), quiet=quiet)
 
     monkeypatch.setattr("pipeline.opening.BUFFER_BYTES", 4096)
     monkeypatch.setattr("pipeline.decoders.watched", opened)

@@ -39,12 +39,12 @@ def test_chunks_are_the_recording(tmp_path: Path, long_wave: np.ndarray, suffix:
         codec = "mp3" if suffix in {"mp3", "mka"} else "aac"
         encode(path, long_wave, codec, 22_050)
     source = Source(uri=str(path), size_bytes=1, modified="1", session_id="s")
-    plans = survey(source, 120.0).chunks
+    plans = survey(source, 80.0).chunks
     chunks = [read_chunk(plan) for plan in plans]
     [whole] = [read_chunk(plan) for plan in survey(source, 3600.0).chunks]
     joined = np.concatenate([chunk.wave for chunk in chunks])
     assert len(chunks) >= 3
-    assert max(chunk.duration_s for chunk in chunks) <= 120.0
+    assert max(chunk.duration_s for chunk in chunks) <= 80.0
     assert joined.shape == whole.wave.shape
     if suffix in {"flac", "wav", "mp3", "mka"}:
         np.testing.assert_array_equal(joined, whole.wave)
@@ -146,7 +146,7 @@ def test_what_was_cut_off_a_long_recording_is_noted_in_every_chunk(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
 def test_an_hour_costs_the_memory_of_a_chunk(
     tmp_path: Path, long_wave: np.ndarray, suffix: str
 ) -> None:
