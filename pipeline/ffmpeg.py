@@ -70,8 +70,9 @@ class FfmpegDecoder:
             # A playlist must not make FFmpeg open other files or addresses.
             container = av.open(file, options={"protocol_whitelist": "none"})
         except (av.FFmpegError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
             raise UndecodableAudio(
-                f"{uri} is not audio: libsndfile says {sndfile_says!r}, FFmpeg says {error!s}"
+                f"{uri} is not audio: libsndfile says {sndfile_says!r}, FFmpeg says {said!r}"
             ) from error
         with container:
             if not container.streams.audio:

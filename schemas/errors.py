@@ -65,7 +65,7 @@ class TooShortAudio(DataError):
 
 
 class MissingSource(DataError):
-    """The uri does not exist or may not be read."""
+    """The uri does not exist, may not be read, or failed while it was read."""
 
 
 class DuplicateRecording(DataError):

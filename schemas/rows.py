@@ -69,7 +69,7 @@ class Recording:
     size_bytes: int
     num_chunks: int
     flags: tuple[str, ...] = ()
-    """What was noticed: truncated, silent_channel, resampled_to_48k, no_speech."""
+    """What was noticed: truncated, damaged, silent_channel, resampled_to_48k, no_speech."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
