@@ -101,7 +101,7 @@ def ray_session(config: EngineConfig) -> Iterator[float]:
         # run is raised, and Ray's own log files keep the rest.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         common: dict[str, Any] = {
             "logging_level": logging.ERROR,
             "log_to_driver": False,

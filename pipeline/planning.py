@@ -117,7 +117,8 @@ def _items_of_one(
         )
     return [
         WorkItem(
-            item_id=f"{key}-00000",
+            # By uri alone: the next bytes at this place are another attempt at the same item.
+            item_id=content_id("source", source.uri),
             uri=source.uri,
             duration_s=facts["planned_s"],  # type: ignore[arg-type]
             plan=outcome,
@@ -165,12 +166,16 @@ def still_to_do(units: Iterable[Unit], ledger: Ledger, *, retry: bool) -> list[U
     left = []
     for unit in units:
         items: tuple[WorkItem, ...] = tuple(
-            item
-            for item in unit.items
-            if item.item_id not in ledger
-            or (retry and ledger[item.item_id][1].status == "quarantined")
+            item for item in unit.items if _is_open(item, ledger, retry=retry)
         )
         attempts: list[Any] = [ledger[i.item_id][0] for i in items if i.item_id in ledger]
         if items:
             left.append(replace(unit, items=items, attempt=1 + max(attempts, default=0)))
     return left
+
+
+def _is_open(item: WorkItem, ledger: Ledger, *, retry: bool) -> bool:
+    if item.item_id not in ledger:
+        return True
+    before = ledger[item.item_id][1]
+    return not before.done and (retry or before.facts["source"] != item.facts["source"])

@@ -42,6 +42,11 @@ class Item:
     facts: dict[str, Any] = field(default_factory=dict)
     """What the phase needs to plan the next run without opening the source again."""
 
+    @property
+    def done(self) -> bool:
+        """Whether its rows are in the tables."""
+        return self.status == "done"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitRecord:
@@ -183,7 +188,14 @@ class Corpus:
             for item in unit.items:
                 if item.item_id not in latest or latest[item.item_id][0] < unit.attempt:
                     latest[item.item_id] = (unit.attempt, item)
-        return latest
+        # A source that was mended has other items now; what was broken before is overtaken too.
+        healthy = {item.uri: item.facts.get("source") for _, item in latest.values() if item.done}
+        return {
+            item_id: (attempt, item)
+            for item_id, (attempt, item) in latest.items()
+            if item.done
+            or healthy.get(item.uri, item.facts.get("source")) == item.facts.get("source")
+        }
 
     def read_quarantine(self) -> pl.DataFrame:
         """Rows of `quarantine` that still stand: a later attempt overtakes an earlier one."""

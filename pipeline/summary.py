@@ -179,7 +179,8 @@ def render(accounts: Accounts, facts: Mapping[str, Any], console: Console) -> No
         f"{accounts.items} items in = {accounts.items_done} done "
         f"+ {accounts.items_quarantined} quarantined; {accounts.clips} clips = "
         f"{accounts.clips_kept} kept + {accounts.clips - accounts.clips_kept} rejected. "
-        "The books balance."
+        "The books balance.",
+        soft_wrap=True,
     )
 
 
@@ -202,5 +203,6 @@ def _render_seconds(facts: Mapping[str, Any], console: Console) -> None:
         f"{audio_s / 3600:.3f} h of audio in {facts['run_s']:.1f} s: "
         f"{audio_s / facts['run_s']:.1f} audio hours per hour "
         f"(before that, Ray started in {facts['ray_start_s']:.1f} s; "
-        f"opening models took {facts['worker_start_s']:.1f} s over all workers)"
+        f"opening models took {facts['worker_start_s']:.1f} s over all workers)",
+        soft_wrap=True,
     )

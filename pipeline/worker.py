@@ -40,8 +40,9 @@ class PoolWorker:
         for stage in self.stages:
             try:
                 stage.setup()
-            except Exception as error:
-                raise ModelLoadError(f"stage {stage.name} cannot start: {error}") from error
+            except Exception as error:  # noqa: BLE001 - whatever it is, no unit can be judged
+                # Without the cause: Ray would print its traceback beside the one line that counts.
+                raise ModelLoadError(f"stage {stage.name} cannot start: {error}") from None
         self.ready = True
         return time.perf_counter() - started
 

@@ -74,7 +74,7 @@ def test_every_bad_input_ends_with_a_reason_that_names_it(corpus: Corpus, devset
         "nan_float.wav": "NonFiniteAudio",
         "short_0.1s.wav": "TooShortAudio",
     }
-    assert flags["truncated.flac"] == ["truncated"]
+    assert "truncated" in flags["truncated.flac"]
     assert flags["silence_only.flac"] == ["no_speech"]
     assert "silent_channel" in flags["three_channel.wav"]
     assert "resampled_to_48k" in flags["hires_192k_stereo.flac"]
@@ -91,10 +91,9 @@ def test_every_bad_input_ends_with_a_reason_that_names_it(corpus: Corpus, devset
 
 def test_clips_hold_the_audio_that_their_times_name(corpus: Corpus) -> None:
     recordings = dict(corpus.read(RECORDINGS, ["recording_id", "uri"]).rows())
-    clips = corpus.read(CLIPS).filter(pl.col("sample_rate") == 16_000).sample(12, seed=1)
+    sound = [key for key, uri in recordings.items() if Path(uri).parent.name == "audio"]
+    clips = corpus.read(CLIPS).filter(pl.col("recording_id").is_in(sound)).sample(12, seed=1)
     for clip in clips.to_dicts():
-        if Path(recordings[clip["recording_id"]]).name == "three_channel.wav":
-            continue
         whole, rate = soundfile.read(recordings[clip["recording_id"]], dtype="float32")
         stored, stored_rate = soundfile.read(io.BytesIO(clip["audio"]), dtype="float32")
         assert (stored_rate, stored.ndim) == (rate, 1)
@@ -126,7 +125,8 @@ def test_no_clip_is_there_twice_and_neighbours_do_not_overlap(corpus: Corpus) ->
     assert clips["clip_id"].n_unique() == clips.height
     pairs = clips.with_columns(next=pl.col("start_sample").shift(-1).over("recording_id"))
     assert pairs.filter(pl.col("next") < pl.col("end_sample")).height == 0
-    assert clips["index_in_recording"].diff().over(clips["recording_id"]).drop_nulls().min() > 0
+    steps = clips.select(pl.col("index_in_recording").diff().over("recording_id")).drop_nulls()
+    assert steps["index_in_recording"].min() > 0
 
 
 def test_a_second_run_does_nothing_and_says_so(corpus: Corpus, devset: Path) -> None:
