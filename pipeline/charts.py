@@ -20,7 +20,7 @@ def histogram(
 ) -> Markup:
     """Clips per bin, kept below rejected, with the policy's limits drawn in.
 
-    limits: (`min` or `max`, value).
+    limits: (label, value), such as ("min", 12.0).
     """
     everything = np.concatenate([kept, rejected])
     if not everything.size:
@@ -40,13 +40,19 @@ def histogram(
         parts.append(_bar(x, base - kept_h, bar, kept_h, KEPT))
         parts.append(_bar(x, base - kept_h - rejected_h, bar, rejected_h, REJECTED))
     for side, value in limits:
-        x = LEFT + plot_w * (value - low) / (high - low)
-        anchor = "end" if x > WIDTH / 2 else "start"
+        place = min(1.0, max(0.0, (value - low) / (high - low)))
+        x = LEFT + plot_w * place
+        anchor = "end" if place > 0.5 else "start"
+        in_sight = low <= value <= high
+        if in_sight:
+            parts.append(
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{TOP + plot_h}" '
+                f'stroke="{LINE}" stroke-width="1.5" stroke-dasharray="4 3"/>'
+            )
+        arrow = "" if in_sight else " →" if place > 0.5 else " ←"
         parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{TOP + plot_h}" stroke="{LINE}" '
-            'stroke-width="1.5" stroke-dasharray="4 3"/>'
             f'<text x="{x + (-3 if anchor == "end" else 3):.1f}" y="{TOP - 4}" '
-            f'text-anchor="{anchor}">{side} {_short(value)}</text>'
+            f'text-anchor="{anchor}">{escape(side)} {_short(value)}{arrow}</text>'
         )
     parts.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{TOP + plot_h}" y2="{TOP + plot_h}" '
@@ -66,11 +72,13 @@ def histogram(
 
 
 def _range(values: Values, limits: Sequence[float]) -> tuple[float, float]:
-    """From the 1st to the 99th percentile, widened so that every limit is in sight."""
+    """From the 1st to the 99th percentile, widened to show the limits that are not far away."""
     low, high = (float(value) for value in np.percentile(values, [1, 99]))
-    low, high = min([low, *limits]), max([high, *limits])
+    reach = high - low or 1.0
+    near = [value for value in limits if low - reach <= value <= high + reach]
+    low, high = min([low, *near]), max([high, *near])
     pad = (high - low) * 0.04 or 0.5
-    return low - pad, high + pad
+    return (0.0 if 0 <= low < pad else low - pad), high + pad
 
 
 def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:

@@ -122,6 +122,10 @@ def _charts(data: ReportData) -> list[tuple[str, Any]]:
             for side in ("min", "max")
             if rule.column == column and (value := getattr(rule, side)) is not None
         ]
+        if column == data.policy.tiers.column:
+            limits += [
+                (name, getattr(data.policy.tiers, name)) for name in ("wideband", "fullband")
+            ]
         measured = clips.filter(pl.col(column).is_not_null())
         values = {
             accepted: measured.filter(pl.col("accepted") == accepted)[column]
