@@ -5,11 +5,13 @@ Stages measure and the policy decides, so a new threshold is a query and runs no
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +24,7 @@ SHIPPED = Path(__file__).parent / "policies"
 TIERS = ("telephone", "wideband", "fullband")
 # Clips that the stages already gave up on: the reason says what was hopeless.
 SCREENED = "screened"
+TOO_SHORT = "too_short"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,20 +55,33 @@ class Rule:
     only_null: bool = False
     """Reject whenever the column has a value."""
     when_null: str = "pass"
-    """`pass` or `reject` what was not measured."""
+    """`pass` or `reject` what was not measured. Of a screened clip nothing was sought, so a rule
+    that rejects the unmeasured is silent there; the screening has its own reason."""
     only_if: Condition | None = None
     tiers: Mapping[str, Bounds] = field(default_factory=dict)
     """Other limits for some tiers."""
 
     def __post_init__(self) -> None:
-        _known_column(self.column)
+        kind = _known_column(self.column)
+        limits = [(self.min, self.max), *((b.min, b.max) for b in self.tiers.values())]
+        for low, high in limits:
+            _in_order(self.column, low, high)
+        if kind is not float and any(limit is not None for pair in limits for limit in pair):
+            raise ConfigError(f"min and max want numbers, but {self.column} holds {_NAMES[kind]}")
+        for value in self.not_in:
+            if type(value) is not kind:
+                raise ConfigError(
+                    f"not_in of {self.column} wants {_NAMES[kind]}, got {value!r}; "
+                    "YAML reads yes, no, on and off as booleans unless they are quoted"
+                )
         if self.only_if:
-            _known_column(self.only_if.column)
+            _number(self.only_if.column)
         if self.when_null not in {"pass", "reject"}:
             raise ConfigError(f"when_null must be pass or reject, got {self.when_null}")
         for tier in self.tiers:
             _known_tier(tier)
-        if self.min is None and self.max is None and not self.not_in and not self.only_null:
+        limited = any(limit is not None for pair in limits for limit in pair)
+        if not limited and not self.not_in and not self.only_null:
             raise ConfigError(f"the rule on {self.column} has no min, max, not_in or only_null")
 
 
@@ -79,7 +95,7 @@ class Tiers:
     fullband: float
 
     def __post_init__(self) -> None:
-        _known_column(self.column)
+        _number(self.column)
         if not self.telephone <= self.wideband <= self.fullband:
             raise ConfigError("tiers must ascend: telephone, wideband, fullband")
 
@@ -125,7 +141,9 @@ def load_policy(name: str) -> Policy:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"policy {name} is not YAML: {error}") from error
-    for rule in (values.get("rules") or {}).values():
+    if not isinstance(values, dict) or not isinstance(values.get("rules"), dict):
+        raise ConfigError(f"policy {name}: expected tiers, accept_tiers and rules by their reasons")
+    for rule in values["rules"].values():
         if isinstance(rule, dict) and "if" in rule:
             rule["only_if"] = rule.pop("if")
     check_keys(Policy, values, where=f"policy {name}")
@@ -152,7 +170,7 @@ def judge(clips: pl.DataFrame, policy: Policy) -> pl.DataFrame:
     )
     return clips.select(
         "clip_id",
-        pl.concat_list(reasons).list.drop_nulls().alias("reasons"),
+        pl.concat_list(reasons).list.drop_nulls().list.unique(maintain_order=True).alias("reasons"),
         tier.alias("tier"),
         pl.lit(policy.hash).alias("policy_hash"),
     ).select(
@@ -165,13 +183,15 @@ def judge(clips: pl.DataFrame, policy: Policy) -> pl.DataFrame:
 
 
 def _reason_of_screening() -> pl.Expr:
-    # too_short is a rule of the policy as well, and one reason is enough.
-    found = pl.col(SCREENED).is_not_null() & (pl.col(SCREENED) != "too_short")
-    return pl.when(found).then(pl.concat_str(pl.lit("screened_"), pl.col(SCREENED)))
+    # too_short is a rule of the policy as well. Under the same name it is one reason, and a policy
+    # with a lower minimum cannot accept what was never transcribed.
+    short = pl.col(SCREENED) == TOO_SHORT
+    named = pl.concat_str(pl.lit("screened_"), pl.col(SCREENED))
+    return pl.when(short).then(pl.lit(TOO_SHORT)).otherwise(named)
 
 
 def _tier_of(policy: Policy) -> pl.Expr:
-    column = pl.col(policy.tiers.column).fill_null(0.0)
+    column = pl.col(policy.tiers.column).cast(pl.Float64).fill_nan(None).fill_null(0.0)
     return (
         pl.when(column > policy.tiers.fullband)
         .then(pl.lit("fullband"))
@@ -183,18 +203,24 @@ def _tier_of(policy: Policy) -> pl.Expr:
 
 def _broken(rule: Rule, tier: pl.Expr) -> pl.Expr:
     column = pl.col(rule.column)
+    if _known_column(rule.column) is float:
+        column = column.cast(pl.Float64)
     broken = pl.lit(False)
     low, high = _limit("min", rule, tier), _limit("max", rule, tier)
     if low is not None:
         broken = broken | (column < low)
     if high is not None:
         broken = broken | (column > high)
+    if low is not None or high is not None:
+        # NaN compares as the greatest number; a score that is no number is within no limits.
+        broken = broken | column.is_nan()
     if rule.not_in:
         broken = broken | column.is_in(list(rule.not_in))
     if rule.only_null:
         broken = broken | column.is_not_null()
     # A comparison with null is null; what that means is the rule's to say.
-    broken = broken.fill_null(rule.when_null == "reject")
+    sought = pl.col(SCREENED).is_null()
+    broken = broken.fill_null(sought if rule.when_null == "reject" else pl.lit(False))
     if rule.only_if:
         below = pl.col(rule.only_if.column) < rule.only_if.below
         broken = broken & below.fill_null(False)
@@ -216,12 +242,34 @@ def _limit(side: str, rule: Rule, tier: pl.Expr) -> pl.Expr | None:
     return limit
 
 
-def _known_column(name: str) -> None:
+_NAMES = {float: "numbers", bool: "true or false", str: "text", object: "lists"}
+
+
+def _known_column(name: str) -> type:
+    """What the column holds, of `_NAMES`."""
     known = [column for column in CLIPS.schema.names if column != "audio"]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"clips have no column {name}{advice}")
+    held = CLIPS.schema.field(name).type
+    if pa.types.is_floating(held) or pa.types.is_integer(held):
+        return float
+    if pa.types.is_boolean(held):
+        return bool
+    return str if pa.types.is_string(held) else object
+
+
+def _number(name: str) -> None:
+    if (kind := _known_column(name)) is not float:
+        raise ConfigError(f"{name} holds {_NAMES[kind]}, a number is wanted")
+
+
+def _in_order(column: str, low: float | None, high: float | None) -> None:
+    if any(limit is not None and math.isnan(limit) for limit in (low, high)):
+        raise ConfigError(f"a limit on {column} is no number")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"{column}: min {low:g} is above max {high:g}, which rejects everything")
 
 
 def _known_tier(name: str) -> None:

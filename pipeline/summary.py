@@ -1,5 +1,6 @@
 """The books of a corpus: what came in is kept, rejected, quarantined or was no speech."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,10 +64,20 @@ def account(
 ) -> Accounts:
     """Close the books.
 
-    clips: clip_id, duration_s; recordings: recording_id, flags. Raises `StorageError` with the numbers when they do not balance.
+    clips: clip_id, duration_s; recordings: recording_id, flags. Raises `StorageError` with the
+    numbers when they do not balance.
     """
     if clips["clip_id"].n_unique() != clips.height:
         raise StorageError(f"{clips.height - clips['clip_id'].n_unique()} clips are there twice")
+    if verdicts["clip_id"].n_unique() != verdicts.height:
+        twice = verdicts.height - verdicts["clip_id"].n_unique()
+        raise StorageError(f"{twice} clips have more than one verdict")
+    # A sum with NaN is NaN, which no comparison below would catch.
+    measured = pl.col("duration_s").is_finite() & (pl.col("duration_s") >= 0)
+    unmeasured = clips.height - clips.filter(measured).height
+    unmeasured += sum(not (0 <= item.duration_s < math.inf) for item in items)
+    if unmeasured:
+        raise StorageError(f"{unmeasured} clips or items have no length in seconds")
     judged = clips.select("clip_id", "duration_s").join(verdicts, on="clip_id", how="inner")
     if not judged.height == clips.height == verdicts.height:
         raise StorageError(f"{clips.height} clips have {verdicts.height} verdicts")

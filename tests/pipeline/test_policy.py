@@ -1,17 +1,19 @@
 """The filter policy: every clip gets one verdict, and the reasons say what was wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.policy import SHIPPED, judge, load_policy
+from pipeline.policy import SHIPPED, Policy, Rule, judge, load_policy
 from schemas.arrow import CLIPS
 from schemas.errors import ConfigError
 
+DEFAULT = load_policy("default")
 GOOD = {
     "clip_id": "a",
     "duration_s": 6.0,
@@ -41,8 +43,7 @@ GOOD = {
 
 def clips(*rows: dict[str, Any]) -> pl.DataFrame:
     """Rows over a good clip, with the types of the table."""
-    policy = load_policy("default")
-    empty = CLIPS.schema.empty_table().select(policy.columns).replace_schema_metadata()
+    empty = CLIPS.schema.empty_table().select(DEFAULT.columns).replace_schema_metadata()
     frame = pl.from_arrow(empty)
     assert isinstance(frame, pl.DataFrame)
     full = [{name: (GOOD | row).get(name) for name in frame.columns} for row in rows]
@@ -50,7 +51,7 @@ def clips(*rows: dict[str, Any]) -> pl.DataFrame:
 
 
 def reasons(**changes: Any) -> list[str]:
-    [verdict] = judge(clips(changes), load_policy("default")).to_dicts()
+    [verdict] = judge(clips(changes), DEFAULT).to_dicts()
     assert verdict["accepted"] == (not verdict["reasons"])
     return list(verdict["reasons"])
 
@@ -77,12 +78,42 @@ def reasons(**changes: Any) -> list[str]:
         ({"duration_s": 1.0, "screened": "too_short"}, ["too_short"]),
         (
             {"snr_db": 3.0, "screened": "snr", "text": None, "dnsmos_ovrl": None},
-            ["screened_snr", "low_snr", "no_text"],
+            # Nobody looked for a text, so that there is none says nothing.
+            ["screened_snr", "low_snr"],
         ),
+        # A score that is no number is within no limits.
+        ({"snr_db": float("nan")}, ["low_snr"]),
+        ({"clipping": float("nan")}, ["clipped"]),
+        ({"bandwidth_hz": float("nan")}, ["telephone_band"]),
     ],
 )
 def test_reasons_say_what_is_wrong(changes: dict[str, Any], expected: list[str]) -> None:
     assert reasons(**changes) == expected
+
+
+def small_policy(folder: Path, rules: str) -> Policy:
+    path = folder / "small.yaml"
+    path.write_text("tiers: {wideband: 5000, fullband: 10000}\naccept_tiers: [wideband]\n" + rules)
+    return load_policy(str(path))
+
+
+@pytest.mark.parametrize("screened", ["too_short", "snr", "clipping"])
+def test_no_policy_accepts_what_was_never_transcribed(tmp_path: Path, screened: str) -> None:
+    lax = small_policy(tmp_path, "rules: {too_short: {column: duration_s, min: 0.1}}")
+    frame = clips({"duration_s": 1.5, "screened": screened, "text": None})
+    [verdict] = judge(frame, lax).to_dicts()
+    assert not verdict["accepted"]
+    assert len(verdict["reasons"]) == 1
+
+
+@settings(deadline=None)
+@given(scores=st.lists(st.sampled_from(["snr_db", "clipping", "text", "dnsmos_ovrl"]), max_size=8))
+def test_every_clip_has_one_verdict_and_no_reason_twice(scores: list[str]) -> None:
+    frame = clips(*({"clip_id": str(i), name: None} for i, name in enumerate(scores)))
+    verdicts = judge(frame, DEFAULT)
+    assert verdicts["clip_id"].to_list() == frame["clip_id"].to_list()
+    assert verdicts["reasons"].list.n_unique().to_list() == verdicts["reasons"].list.len().to_list()
+    assert verdicts["accepted"].to_list() == [name != "text" for name in scores]
 
 
 def test_a_telephone_tier_is_accepted_on_request(tmp_path: Path) -> None:
@@ -98,26 +129,20 @@ def test_a_telephone_tier_is_accepted_on_request(tmp_path: Path) -> None:
 numbers = st.none() | st.floats(0, 100, allow_nan=False)
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.tuples(numbers, numbers), max_size=20),
     minimum=st.floats(0, 50),
     more=st.floats(0, 50),
 )
 def test_a_stricter_threshold_never_accepts_more(
-    tmp_path_factory: pytest.TempPathFactory,
-    values: list[tuple[float | None, float | None]],
-    minimum: float,
-    more: float,
+    values: list[tuple[float | None, float | None]], minimum: float, more: float
 ) -> None:
     frame = clips(*({"snr_db": a, "dnsmos_ovrl": b} for a, b in values))
     accepted = []
     for limit in (minimum, minimum + more):
-        path = tmp_path_factory.mktemp("policy") / "p.yaml"
-        path.write_text(
-            "tiers: {wideband: 5000, fullband: 10000}\naccept_tiers: [wideband]\n"
-            f"rules: {{low_snr: {{column: snr_db, min: {limit}}}}}\n"
-        )
-        verdicts = judge(frame, load_policy(str(path)))
+        policy = replace(DEFAULT, rules={"low_snr": Rule(column="snr_db", min=limit)})
+        verdicts = judge(frame, policy)
         assert verdicts.height == frame.height
         accepted.append(verdicts["accepted"])
     assert not (accepted[1] & ~accepted[0]).any()
@@ -149,6 +174,11 @@ def test_judging_never_reads_the_audio() -> None:
         ("{column: snr_db, min: 12.0}", "{column: snr_db}", "no min, max"),
         ("wideband: 5000", "wideband: 50000", "must ascend"),
         ("min: 12.0", "min: loud", "rules.low_snr.min"),
+        ("min: 12.0", "min: .nan", "no number"),
+        ("column: snr_db, min: 12.0", "column: text, min: 12.0", "text holds text"),
+        ("{column: snr_db, min: 12.0}", "{column: snr_db, min: 9, max: 3}", "above max 3"),
+        ("word_cut_end, not_in: [true]", "word_cut_end, not_in: ['true']", "true or false"),
+        ("if: {column: asr_avg_logprob", "if: {column: text", "number is wanted"),
     ],
 )
 def test_a_wrong_policy_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -157,3 +187,22 @@ def test_a_wrong_policy_is_named(tmp_path: Path, old: str, new: str, message: st
     (tmp_path / "p.yaml").write_text(text.replace(old, new))
     with pytest.raises(ConfigError, match=message):
         load_policy(str(tmp_path / "p.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "rules: [a]\n", "tiers: [1\n"])
+def test_a_file_that_is_no_policy_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"p\.yaml"):
+        load_policy(str(tmp_path / "p.yaml"))
+
+
+def test_rules_take_text_and_whole_numbers(tmp_path: Path) -> None:
+    rules = (
+        "rules: {other_language: {column: language, not_in: [en]},"
+        " opening: {column: index_in_recording, not_in: [0]}}"
+    )
+    policy = small_policy(tmp_path, rules)
+    frame = clips({"clip_id": "a"}, {"clip_id": "b"}).with_columns(
+        language=pl.Series(["en", "fr"]), index_in_recording=pl.Series([1, 0])
+    )
+    assert judge(frame, policy)["reasons"].to_list() == [["other_language"], ["opening"]]

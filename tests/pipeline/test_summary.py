@@ -78,7 +78,13 @@ def test_reasons_are_counted_alone_and_together() -> None:
     assert by_name["clipped"].clips_alone == 0
 
 
-@pytest.mark.parametrize("fault", ["more clips than audio", "no verdict", "twice", "lost row"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("more clips than audio", "no verdict", "twice", "lost row"),
+        *("one verdict twice and one missing", "no length", "no length of an item"),
+    ],
+)
 def test_books_that_do_not_balance_are_an_error(fault: str) -> None:
     clips, verdicts, quarantine = frames([(10.0, []), (10.0, ["x"])], [5.0])
     items = [item("a", 30.0), item("q", 5.0, "quarantined")]
@@ -86,6 +92,12 @@ def test_books_that_do_not_balance_are_an_error(fault: str) -> None:
         items[0] = item("a", 19.0)
     elif fault == "no verdict":
         verdicts = verdicts.head(1)
+    elif fault == "one verdict twice and one missing":
+        verdicts = pl.concat([verdicts.head(1), verdicts.head(1)])
+    elif fault == "no length":
+        clips = clips.with_columns(duration_s=pl.lit(float("nan")))
+    elif fault == "no length of an item":
+        items[0] = item("a", float("nan"))
     elif fault == "twice":
         clips, verdicts = pl.concat([clips, clips]), pl.concat([verdicts, verdicts])
     else:
