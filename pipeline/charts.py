@@ -22,6 +22,7 @@ def histogram(
 
     limits: (label, value), such as ("min", 12.0).
     """
+    kept, rejected = kept[np.isfinite(kept)], rejected[np.isfinite(rejected)]
     everything = np.concatenate([kept, rejected])
     if not everything.size:
         return Markup('<p class="empty">not measured</p>')
@@ -91,4 +92,4 @@ def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -21,8 +21,13 @@ from pipeline.summary import Accounts
 # Enough for the shape of any histogram; a corpus of millions is drawn from a sample.
 MOST_DRAWN = 200_000
 SAMPLES = 12
-# One clip's FLAC in base64; a longer one is left out of the listening samples.
-MOST_AUDIO_BYTES = 350_000
+# FLAC of the kept samples, and of the rejected ones; in base64 the two fill two thirds of the 8 MB
+# that a mail or a review tool still takes. What does not fit is listed without sound.
+MOST_AUDIO_BYTES = 2_000_000
+# FLAC of speech at 16 bit: 1.04 bytes a sample on the development set.
+FLAC_BYTES_PER_SAMPLE = 1.1
+# Tables are for reading; the Parquet files hold every row.
+MOST_GROUPS, MOST_ROWS = 200, 300
 
 SCORES = (
     ("duration_s", "Duration", "s"),
@@ -76,6 +81,7 @@ def render_report(data: ReportData) -> str:
     )
     kept = data.clips.filter("accepted")
     rejected = data.clips.filter(~pl.col("accepted"))
+    flagged = data.recordings.filter(pl.col("flags").list.len() > 0)
     last = next((run for run in reversed(data.runs) if run.get("stage_seconds")), None)
     return environment.get_template("report.html").render(
         name=data.name,
@@ -87,8 +93,10 @@ def render_report(data: ReportData) -> str:
             ("Kept", _with_audio(_spread(kept, "session_id"), data)),
             ("Rejected", _with_audio(_spread(rejected, "first_reason"), data)),
         ],
-        quarantine=data.quarantine.head(500).to_dicts(),
-        flagged=data.recordings.filter(pl.col("flags").list.len() > 0).head(500).to_dicts(),
+        quarantine=data.quarantine.head(MOST_ROWS).to_dicts(),
+        quarantine_total=data.quarantine.height,
+        flagged=flagged.head(MOST_ROWS).to_dicts(),
+        flagged_total=flagged.height,
         policy=data.policy,
         run=last,
         num_runs=len(data.runs),
@@ -126,7 +134,7 @@ def _charts(data: ReportData) -> list[tuple[str, Any]]:
             limits += [
                 (name, getattr(data.policy.tiers, name)) for name in ("wideband", "fullband")
             ]
-        measured = clips.filter(pl.col(column).is_not_null())
+        measured = clips.filter(pl.col(column).is_finite())
         values = {
             accepted: measured.filter(pl.col("accepted") == accepted)[column]
             .to_numpy()
@@ -138,7 +146,8 @@ def _charts(data: ReportData) -> list[tuple[str, Any]]:
     return charts
 
 
-def _groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]]]]:
+def _groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]], int]]:
+    """Tables of (title, rows, how many rows there are): those with most kept hours come first."""
     hours = pl.col("duration_s") / 3600
     tables = []
     for title, column in (
@@ -158,16 +167,21 @@ def _groups(data: ReportData) -> list[tuple[str, list[dict[str, Any]]]]:
                 pl.col("snr_db").mean().alias("snr_db"),
             )
             .sort("hours_kept", "group", descending=[True, False])
-            .head(200)
         )
-        tables.append((title, rows.to_dicts()))
+        tables.append((title, rows.head(MOST_GROUPS).to_dicts(), rows.height))
     return tables
 
 
 def _spread(clips: pl.DataFrame, by: str) -> pl.DataFrame:
-    """A few clips, one of each group before a second of any; always the same ones."""
-    with_reason = clips.with_columns(first_reason=pl.col("reasons").list.first())
-    ranked = with_reason.sort("clip_id").with_columns(turn=pl.int_range(pl.len()).over(by))
+    """A few clips, one of each group before a second of any; always the same ones.
+
+    A group's first is one whose sound fits the file, where it has such a clip.
+    """
+    size = pl.col("duration_s") * pl.col("sample_rate") * FLAC_BYTES_PER_SAMPLE
+    with_reason = clips.with_columns(
+        first_reason=pl.col("reasons").list.first(), heavy=size > MOST_AUDIO_BYTES / SAMPLES
+    )
+    ranked = with_reason.sort("heavy", "clip_id").with_columns(turn=pl.int_range(pl.len()).over(by))
     return ranked.sort("turn", by, "clip_id").head(SAMPLES)
 
 
@@ -175,10 +189,12 @@ def _with_audio(clips: pl.DataFrame, data: ReportData) -> list[dict[str, Any]]:
     audio = data.load_audio(clips["clip_id"].to_list())
     names = dict(data.recordings.select("recording_id", "uri").rows())
     rows = []
+    room = MOST_AUDIO_BYTES
     for row in clips.to_dicts():
         sound = audio.get(row["clip_id"])
         row["recording"] = names.get(row["recording_id"], "").rpartition("/")[2]
-        if sound and len(sound) <= MOST_AUDIO_BYTES:
+        if sound and len(sound) <= room:
+            room -= len(sound)
             row["flac"] = base64.b64encode(sound).decode()
         rows.append(row)
     return rows

@@ -98,7 +98,7 @@ def speech_band(
     when the 95th percentile of its speech, which is its fricatives, is at most `range_db` under
     the strongest band and `above_noise_db` over the noise. A voice fades out with frequency, a
     resampler cuts: a fall of 15 dB or more around the last band, below 3/4 of what the rate could
-    hold, is a filter.
+    hold, is a filter; and a band below 2/5 of that, however it ends, never came from such a rate.
     """
     loud_db = decibels(np.percentile(speech, 95, axis=0))
     filled = (loud_db > loud_db.max() - range_db) & (loud_db > decibels(noise) + above_noise_db)
@@ -107,4 +107,5 @@ def speech_band(
     bandwidth_hz = float((last + 1) * BAND_HZ)
     below, above = int(last * 0.8), int(np.ceil((last + 1) * 1.1))
     falls = above < num_bands and loud_db[below] - loud_db[above:].max() >= 15
-    return Band(bandwidth_hz=bandwidth_hz, upsampled=last + 1 < 0.75 * num_bands and falls)
+    share = (last + 1) / num_bands
+    return Band(bandwidth_hz=bandwidth_hz, upsampled=share < 0.4 or (share < 0.75 and falls))
