@@ -1,0 +1,36 @@
+"""The shipped profiles resolve, and what only a cluster has is asked for only there."""
+
+import pytest
+
+from jobs.curate import CurateConfig, curate_phase, model_names
+from pipeline.engine import pools_of
+from pipeline.profile import load_profile, shipped_profiles
+from schemas.errors import ConfigError
+
+
+def test_both_profiles_are_shipped() -> None:
+    assert shipped_profiles() == ["cluster", "embedded"]
+
+
+def test_the_embedded_profile_is_one_pool_without_gpu() -> None:
+    config = load_profile("embedded", [], CurateConfig)
+    assert [name for name, _ in pools_of(curate_phase(config))] == ["cpu"]
+    assert not any(pool.num_gpus for pool in config.engine.pools.values())
+    assert dict(model_names(config))["speaker"] == "ge2e"
+
+
+def test_the_cluster_profile_gives_the_recogniser_gpus_and_fuses_the_rest() -> None:
+    config = load_profile("cluster", [], CurateConfig)
+    pools = [(name, [stage.name for stage in s]) for name, s in pools_of(curate_phase(config))]
+    assert pools == [
+        ("cpu", ["vad", "segmentation", "signal"]),
+        ("gpu", ["transcription"]),
+        ("cpu", ["alignment", "edges", "text_checks", "dnsmos", "speaker", "encoding"]),
+    ]
+    assert config.engine.pools["gpu"].num_gpus > 0
+    assert config.transcription.device == "cuda"
+
+
+def test_a_stage_that_does_not_exist_cannot_be_placed() -> None:
+    with pytest.raises(ConfigError, match="stages that do not exist"):
+        load_profile("cluster", ["engine.placement.transcribe=gpu"], CurateConfig)
