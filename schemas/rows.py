@@ -115,7 +115,7 @@ class Clip:
     cer_vs_transcript: float | None = None
     """Character error rate between ASR and given text, normalised; may exceed 1."""
     text_spoken: str | None = None
-    """`text` with digits and currency spelled out; null where the language has no speller."""
+    """`text` with digits and currency spelled out; null where not all of it can be spelled."""
     has_digits: bool | None = None
     has_currency: bool | None = None
     words: tuple[Word, ...] = ()

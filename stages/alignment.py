@@ -1,7 +1,8 @@
 """Align a given transcript with what was heard, and decide which of the two is the text."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
 from annotators.text import WITHOUT_SPACES, char_error_rate, plain_tokens
@@ -57,13 +58,18 @@ def as_given(text: str, language: str | None) -> Given:
     return Given(plain=plain, written=written, text=text)
 
 
-def by_words(text: str, chunk: Chunk) -> dict[int, str]:
-    """Clip position → its part of the text, by the words that were recognised in the chunk."""
-    language = chunk.recording.language or _heard_language(chunk)
+def by_words(text: str, chunk: Chunk, positions: Container[int] | None = None) -> dict[int, str]:
+    """Clip position → its part of the text, by the words recognised in the chunk's clips.
+
+    positions: the clips that may have a part; None for all.
+    """
+    language = _heard_language(chunk) or chunk.recording.language
     given = as_given(text, language)
     heard: list[str] = []
     clip_of: list[int] = []
     for position, clip in enumerate(chunk.clips):
+        if positions is not None and position not in positions:
+            continue
         for word in clip.words:
             for token in _heard_tokens(word.word, language):
                 heard.append(token)
@@ -80,36 +86,48 @@ def _heard_tokens(word: str, language: str | None) -> list[str]:
 
 
 def _heard_language(chunk: Chunk) -> str | None:
-    return next((clip.language for clip in chunk.clips if clip.language), None)
+    """The language that most words are in: a short clip's may be a wrong guess."""
+    words: Counter[str] = Counter()
+    for clip in chunk.clips:
+        if clip.language is not None:
+            words[clip.language] += len(clip.words)
+    return max(words, key=lambda language: words[language], default=None)
 
 
 def by_times(
     utterances: Sequence[Utterance], chunk: Chunk, config: AlignmentConfig
 ) -> dict[int, str]:
     """Clip position → the utterances that it holds; one that is split needs recognised words."""
-    found: dict[int, list[str]] = {}
+    homes: list[int | None] = []
     split: set[int] = set()
     for utterance in utterances:
-        length = utterance.end_s - utterance.start_s
         shares = {
             position: share
             for position, clip in enumerate(chunk.clips)
-            if (share := _overlap(utterance, clip) / length) > 0.02
+            if (share := _share(utterance, clip)) > 0.02
         }
         best = max(shares, key=lambda position: shares[position], default=None)
-        if best is not None and shares[best] >= config.whole_share:
-            found.setdefault(best, []).append(utterance.text.strip())
-        else:
+        if best is not None and shares[best] < config.whole_share:
             split |= set(shares)
+            best = None
+        homes.append(best)
+    found: dict[int, list[str]] = {}
+    loose = []
+    for utterance, home in zip(utterances, homes, strict=True):
+        if home is not None and home not in split:
+            found.setdefault(home, []).append(utterance.text.strip())
+        elif any(_share(utterance, chunk.clips[position]) > 0 for position in split):
+            loose.append(utterance.text.strip())
     parts = {position: " ".join(texts) for position, texts in found.items()}
-    if split:
-        near = [u.text for u in utterances if any(_overlap(u, c) for c in chunk.clips)]
-        worded = by_words(" ".join(near), chunk)
-        for position in split:
-            parts.pop(position, None)
-            if position in worded:
-                parts[position] = worded[position]
-    return parts
+    # A clip that holds a piece of an utterance takes all its text by its words: half an utterance
+    # in the text of a clip would be worse than none.
+    return parts | by_words(" ".join(loose), chunk, split)
+
+
+def _share(utterance: Utterance, clip: Clip) -> float:
+    """Share of the utterance that lies in the clip."""
+    length = max(utterance.end_s - utterance.start_s, 1e-6)
+    return _overlap(utterance, clip) / length
 
 
 def _overlap(utterance: Utterance, clip: Clip) -> float:

@@ -63,13 +63,25 @@ def is_silent(word: Word, speech: Sequence[Span]) -> bool:
 
 
 def stock_phrase(text: str, phrases: Sequence[str]) -> str | None:
-    """The phrase that the text consists of, or begins with where the phrase ends in *."""
+    """The phrase that the text consists of, once, repeated or with others of its kind.
+
+    One that ends in * may have anything after it.
+    """
     plain = " ".join(plain_tokens(text, None))
-    for phrase in phrases:
-        begin = phrase.removesuffix("*")
-        if plain == begin or (begin != phrase and plain.startswith(begin)):
-            return phrase
-    return None
+    first = None
+    longest_first = sorted(phrases, key=len, reverse=True)
+    while plain:
+        for phrase in longest_first:
+            begin = phrase.removesuffix("*")
+            if plain == begin or plain.startswith(begin + " "):
+                break
+            if begin != phrase and plain.startswith(begin):
+                break
+        else:
+            return None
+        first = first or phrase
+        plain = "" if begin != phrase else plain[len(begin) :].lstrip()
+    return first
 
 
 def checked(clip: Clip, config: TextChecksConfig, phrases: Mapping[str, Sequence[str]]) -> Clip:

@@ -5,17 +5,20 @@ word lies that it matches or replaces; one that nothing stands for goes to the c
 between two clips to none. So every given word is used at most once, and in order.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
+
+Gram = tuple[str, ...]
 
 # Given words in a row that no recognised word stands for: more are another passage, not an error.
 LONGEST_GAP = 8
 # A transcript much longer than what was heard is first narrowed down to the place it was heard at.
 MARGIN = 60
 ANCHOR_SIZES = (6, 4, 3)
+# Alignment takes two bits for each pair of a given and a heard token: 10 MB at most.
+MAX_PAIRS = 40_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,26 +54,37 @@ def place(
 def window(given: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
     """The part of a long transcript that can have been heard, found by n-grams that are unique.
 
-    Without any, all of it.
+    Without any, all of it, or nothing where that is too much to align: so long a text that shares
+    no phrase with what was heard is another recording's.
     """
     if len(given) <= 2 * len(heard) + 4 * MARGIN:
         return 0, len(given)
     for size in ANCHOR_SIZES:
-        there = _unique_grams(given, size)
         here = _unique_grams(heard, size)
-        offsets = sorted(there[gram] - at for gram, at in here.items() if gram in there)
+        there = _unique_grams(given, size, among=here)
+        offsets = sorted(there[gram] - here[gram] for gram in there)
         if offsets:
             # The median is right as soon as most anchors are.
             start = offsets[len(offsets) // 2]
             slack = MARGIN + len(heard) // 4
-            return max(0, start - slack), min(len(given), start + len(heard) + slack)
-    return 0, len(given)
+            return max(0, start - slack), max(0, min(len(given), start + len(heard) + slack))
+    return 0, len(given) if len(given) * len(heard) <= MAX_PAIRS else 0
 
 
-def _unique_grams(tokens: Sequence[str], size: int) -> dict[tuple[str, ...], int]:
-    grams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
-    counts = Counter(grams)
-    return {gram: at for at, gram in enumerate(grams) if counts[gram] == 1}
+def _unique_grams(
+    tokens: Sequence[str], size: int, among: Container[Gram] | None = None
+) -> dict[Gram, int]:
+    """Where each n-gram stands that occurs once; `among` keeps a book's grams out of memory."""
+    places: dict[Gram, int] = {}
+    repeated: set[Gram] = set()
+    for at in range(len(tokens) - size + 1):
+        gram = tuple(tokens[at : at + size])
+        if among is not None and gram not in among:
+            continue
+        if gram in places:
+            repeated.add(gram)
+        places[gram] = at
+    return {gram: at for gram, at in places.items() if gram not in repeated}
 
 
 def _matches(given: Sequence[str], heard: Sequence[str], clip_of: Sequence[int]) -> list[Match]:

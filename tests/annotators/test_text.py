@@ -15,6 +15,9 @@ from annotators.text import char_error_rate, error_rate, plain_tokens
         ("", "", "en", 0.0),
         ("", "hello", "en", 1.0),
         ("今天天气好", "今天天汽好", "zh", 0.2),
+        ("हिन्दी भाषा", "हिन्दी भाषा", "hi", 0.0),
+        ("हिन्दी भाषा", "हिन्दी भाषी", "hi", 0.5),
+        ("مُحَمَّد هنا", "محمد هنا", "ar", 0.0),
     ],
 )
 def test_error_rates_count_words_or_characters(
@@ -36,3 +39,10 @@ def test_a_text_agrees_with_itself(text: str, language: str | None) -> None:
 def test_tokens_are_words_or_characters() -> None:
     assert plain_tokens("Don't stop, Müller!", "en") == ["don't", "stop", "müller"]
     assert plain_tokens("今天,好", "zh") == ["今", "天", "好"]
+
+
+def test_vowel_signs_are_part_of_the_word() -> None:
+    assert plain_tokens("हिन्दी, भाषा।", "hi") == ["हिन्दी", "भाषा"]
+    assert char_error_rate("कि", "का", "hi") == pytest.approx(0.5)
+    assert plain_tokens("مُحَمَّد", "ar") == ["محمد"]
+    assert plain_tokens("e\u0301te\u0301", "fr") == ["été"]

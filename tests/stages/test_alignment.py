@@ -16,7 +16,7 @@ from schemas.errors import ConfigError
 from schemas.rows import Chunk, Utterance
 from stages.alignment import Alignment, AlignmentConfig, as_given
 from stages.segmentation import Segmentation, SegmentationConfig
-from stages.transcript_match import place
+from stages.transcript_match import place, window
 from stages.transcription import Transcription, TranscriptionConfig
 from stages.vad import Vad, VadConfig
 
@@ -130,6 +130,47 @@ def test_a_language_the_recogniser_does_not_know_takes_timed_text(
         assert (clip.text, clip.text_source) == (true_text(chunk, truth, position), "given")
         assert clip.cer_vs_transcript is None
     assert all(clip.text is None for clip in aligned(deaf, transcript="some text").clips)
+
+
+def test_an_utterance_across_two_clips_is_parted_by_its_words(
+    heard: Chunk, truth: list[Utterance]
+) -> None:
+    held = [
+        [u for u in truth if c.start_s < (u.start_s + u.end_s) / 2 < c.end_s] for c in heard.clips
+    ]
+    last, first = held[0][-1], held[1][0]
+    joined = Utterance(start_s=last.start_s, end_s=first.end_s, text=f"{last.text} {first.text}")
+    rest = [u for u in truth if u not in (last, first)]
+    given_utterances = tuple(sorted([*rest, joined], key=lambda u: u.start_s))
+    chunk = aligned(heard, utterances=given_utterances)
+    for position, clip in enumerate(chunk.clips):
+        assert clip.text_given == true_text(chunk, truth, position)
+    deaf = replace(
+        heard,
+        clips=tuple(replace(clip, text=None, text_asr=None, words=()) for clip in heard.clips),
+    )
+    unsure, also_unsure, *others = aligned(deaf, utterances=given_utterances).clips
+    assert (unsure.text, also_unsure.text) == (None, None)
+    assert [clip.text for clip in others] == [
+        true_text(chunk, truth, position) for position in range(2, len(chunk.clips))
+    ]
+
+
+def test_a_lone_clip_without_recognised_words_takes_the_whole_transcript(heard: Chunk) -> None:
+    lone = replace(heard.clips[0], text=None, text_asr=None, words=())
+    other = replace(heard.clips[1], text=None, text_asr=None, words=(), screened="snr")
+    chunk = aligned(replace(heard, clips=(lone, other)), transcript=" All of it. ")
+    assert [clip.text for clip in chunk.clips] == ["All of it.", None]
+    partial = replace(heard.recording, num_chunks=2)
+    chunk = aligned(replace(heard, clips=(lone,), recording=partial), transcript="All of it.")
+    assert chunk.clips[0].text is None
+
+
+def test_a_book_that_shares_no_phrase_is_not_aligned_at_all() -> None:
+    book = [f"w{i % 5_000}" for i in range(60_000)]
+    heard_words = [f"v{i % 700}" for i in range(1_500)]
+    assert window(book, heard_words) == (0, 0)
+    assert place(book, heard_words, [0] * 1_500) == {}
 
 
 def test_without_a_transcript_nothing_changes(heard: Chunk) -> None:
