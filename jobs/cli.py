@@ -150,6 +150,61 @@ def _report(corpus: str, policy: str, output: Path | None) -> None:
 
 
 @app.command()
+def speak(
+    text: Annotated[str, typer.Option("--text", "-t", help="What to say.")],
+    checkpoint: Annotated[
+        str,
+        typer.Option(help="A VoxCPM checkpoint: its folder, or a repository on the model hub."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The sound file: .wav, .flac …")],
+    describe: Annotated[
+        str | None,
+        typer.Option(
+            help="The voice or the manner in words, such as 'An old woman, whispering' "
+            "(VoxCPM2 alone)."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="A recording of the voice to use, 0.5 s to 5 min (VoxCPM2 alone)."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="A recording that the speech continues.")
+    ] = None,
+    prompt_text: Annotated[
+        str | None,
+        typer.Option(help="What is said in --prompt; begin --text with a space where words part."),
+    ] = None,
+    lora: Annotated[Path | None, typer.Option(help="A folder with adapters.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same speech.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps from noise to speech.")] = 10,
+    cfg: Annotated[float, typer.Option(help="How closely to follow text and voice.")] = 2.0,
+) -> None:
+    """Speak a text with a VoxCPM checkpoint.
+
+    Alone it finds a voice by itself; --describe designs one, --reference clones one (both:
+    that voice, in that manner), --prompt with --prompt-text goes on where a recording ends.
+    """
+    from jobs.speak import SpeakConfig
+    from jobs.speak import speak as speak_once
+
+    config = SpeakConfig(
+        checkpoint=checkpoint,
+        text=text,
+        output=output,
+        describe=describe,
+        reference=reference,
+        prompt=prompt,
+        prompt_text=prompt_text,
+        lora=lora,
+        seed=seed,
+        num_steps=steps,
+        cfg=cfg,
+    )
+    speak_once(config, Console())
+
+
+@app.command()
 def doctor(profile: ProfileOption = "embedded", settings: SetOption = None) -> None:
     """What is installed, what each model resolves to, free disk, GPUs."""
     from jobs.curate import CurateConfig

@@ -11,6 +11,8 @@
         ├── NonFiniteAudio     NaN or infinite samples
         ├── EmptyAudio         decodes, but to nothing
         ├── TooShortAudio      shorter than any clip could be
+        ├── SilentAudio        a voice prompt or reference without a voice
+        ├── UnspeakableText    a text that is empty, or that the vocabulary does not know
         ├── MissingSource      the uri cannot be opened
         └── DuplicateRecording the same bytes were already taken in under another uri
 
@@ -62,6 +64,14 @@ class EmptyAudio(DataError):
 
 class TooShortAudio(DataError):
     """The recording is shorter than the shortest useful clip."""
+
+
+class SilentAudio(DataError):
+    """A reference or prompt holds nothing but silence."""
+
+
+class UnspeakableText(DataError):
+    """A text to be spoken is empty, too long, or unknown to the vocabulary."""
 
 
 class MissingSource(DataError):

@@ -1,0 +1,79 @@
+"""Keys and values of the past, for rows of different length.
+
+Shapes: L layers, R rows, G key-value heads, S positions held, K channels per head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_core.config import TransformerConfig
+from model_core.transformer import Attend, grouped_attention
+
+
+class KVCache:
+    """Rows grow one position at a time and independently; a row can be taken over by another."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        rows: int,
+        positions: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (config.num_layers, rows, config.num_kv_heads, positions, config.head_dim)
+        self.k = torch.zeros(shape, dtype=dtype, device=device)
+        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self._row = torch.arange(rows, device=device)
+
+    @property
+    def positions(self) -> int:
+        """Positions held for each row."""
+        return self.k.shape[3]
+
+    def grow(self, positions: int) -> None:
+        """Make room for at least so many positions of each row."""
+        more = positions - self.positions
+        if more > 0:
+            self.k = F.pad(self.k, (0, 0, 0, more))
+            self.v = F.pad(self.v, (0, 0, 0, more))
+
+    def move(self, source: int, target: int) -> None:
+        """Copy one row over another."""
+        self.k[:, target] = self.k[:, source]
+        self.v[:, target] = self.v[:, source]
+
+    def prefill(self, rows: Tensor) -> Attend:
+        """Causal attention over whole sequences, kept in `rows` (B,) from position 0 on.
+
+        What stands right of a shorter sequence's end is overwritten or masked later.
+        """
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            length = k.shape[2]
+            self.k[layer, rows, :, :length] = k
+            self.v[layer, rows, :, :length] = v
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+        return attend
+
+    def step(self, position: Tensor, span: int) -> Attend:
+        """Attention of one new position for each of the first B rows.
+
+        position: (B,) where each row's new key goes; span: all positions are below it.
+        """
+        batch = len(position)
+        row = self._row[:batch]
+        seen = torch.arange(span, device=position.device) <= position[:, None]  # (B, span)
+        # A single row that fills its span sees all of it: no mask, a faster kernel.
+        mask = seen[:, None, None] if batch > 1 or position.is_cuda else None
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            self.k[layer, row, :, position] = k[:, :, 0]
+            self.v[layer, row, :, position] = v[:, :, 0]
+            past_k, past_v = self.k[layer, :batch, :, :span], self.v[layer, :batch, :, :span]
+            return grouped_attention(q, past_k, past_v, mask)
+
+        return attend

@@ -1,0 +1,71 @@
+"""Text to ids, as the family reads text.
+
+A Llama-style BPE whose multi-character Chinese tokens are taken apart again. Source: spec §9.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from schemas.errors import ModelLoadError, UnspeakableText
+
+_CHINESE = re.compile(r"[\u4e00-\u9fff]{2,}")
+_SPACE = re.compile(r"\s+")
+_WORD_START = "▁"
+_UNKNOWN = 0
+
+
+class TextTokenizer:
+    """Reads a checkpoint's tokenizer.json."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises ModelLoadError when the file is missing or no tokenizer."""
+        if not file.is_file():
+            raise ModelLoadError(f"the checkpoint has no {file.name}: {file.parent}")
+        try:
+            self._bpe = Tokenizer.from_file(str(file))
+        except Exception as error:
+            raise ModelLoadError(f"{file} is no tokenizer: {error}") from error
+        self._bpe.no_truncation()  # whatever a file asks for, a text is read whole
+        self._bpe.no_padding()
+        self._compounds = {token for token in self._bpe.get_vocab() if _CHINESE.fullmatch(token)}
+
+    def tokens(self, text: str) -> list[str]:
+        """Pieces of a text; a Chinese compound becomes its characters."""
+        pieces = []
+        for piece in self._bpe.encode(text, add_special_tokens=False).tokens:
+            bare = piece.replace(_WORD_START, "")
+            pieces += list(bare) if bare in self._compounds else [piece]
+        return pieces
+
+    def ids(self, text: str) -> Tensor:
+        """(T,) int64. A piece that the vocabulary lacks is 0."""
+        ids = [self._bpe.token_to_id(piece) for piece in self.tokens(text)]
+        return torch.tensor([_UNKNOWN if i is None else i for i in ids], dtype=torch.long)
+
+    def speakable_ids(self, text: str) -> Tensor:
+        """Ids of a text that is to be spoken.
+
+        Raises UnspeakableText when the text is empty, or no piece of it is in the vocabulary.
+        """
+        if not text.strip():
+            raise UnspeakableText("the text is empty")
+        ids = self.ids(text)
+        # A word's start is a piece that every text has, whatever follows it.
+        said = [bool(piece.replace(_WORD_START, "")) for piece in self.tokens(text)]
+        if not ((ids != _UNKNOWN) & torch.tensor(said)).any():
+            raise UnspeakableText(f"the vocabulary knows no part of the text {text[:60]!r}")
+        return ids
+
+
+def flattened(text: str) -> str:
+    """One line: every run of white space is one space."""
+    return _SPACE.sub(" ", text)
+
+
+def described(text: str, description: str | None) -> str:
+    """The text with its control prompt, `(description)text` (the V2 class reads it so)."""
+    return f"({description.strip()}){text}" if description and description.strip() else text
