@@ -23,9 +23,10 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Prints a table of speeds, all measured in the same run; about twenty minutes on two cores.
+# Prints tables of speeds, each measured in one run; about thirty minutes on two cores.
 bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_curate
+	$(BIN)/python -m tests.benchmarks.bench_core
 
 clean:
-	rm -rf .venv .venv-voxkitchen demo-corpus bench-out
+	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus bench-out

@@ -42,11 +42,7 @@ class SpeakConfig:
 
 def speak(config: SpeakConfig, console: Console) -> None:
     """Write the utterance and say how long it took. Raises VoxquarryError; then nothing is written."""
-    container = config.output.suffix.removeprefix(".").upper()
-    if container not in soundfile.available_formats():
-        raise ConfigError(f"{config.output}: the name must end in .wav, .flac or the like")
-    if not config.output.absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {config.output} does not exist")
+    container = checked_container(config.output)
     solver = SolverConfig(num_steps=config.num_steps, cfg=config.cfg)
     request = SpeechRequest(
         text=config.text,
@@ -58,7 +54,9 @@ def speak(config: SpeakConfig, console: Console) -> None:
     )
     with console.status("Loading the checkpoint"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        folder = resolve(config.checkpoint).path
+        local = Path(config.checkpoint).expanduser()
+        # A folder needs no resolving, which would hash gigabytes for a record that is not kept.
+        folder = local if local.is_dir() else resolve(config.checkpoint).path
         checkpoint = load_checkpoint(folder, device=device)
         if config.lora is not None:
             load_lora(checkpoint.model, config.lora)
@@ -73,13 +71,39 @@ def speak(config: SpeakConfig, console: Console) -> None:
     console.print(
         f"{config.output}: {duration_s:.2f} s at {speech.sample_rate} Hz, seed {speech.seed}, "
         f"in {elapsed_s:.1f} s (real-time factor {elapsed_s / duration_s:.2f})",
+        markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     if not speech.stopped:
         console.print(
-            f"[yellow]The model did not end by itself in {speech.num_attempts} attempts; the "
-            "speech was cut at the longest that its text allows.[/]"
+            f"The model did not end by itself in {speech.num_attempts} attempts; the speech was "
+            "cut at the longest that its text allows.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
         )
+
+
+def checked_container(file: Path) -> str:
+    """The container that a file's name asks for.
+
+    Raises ConfigError for a name that asks for none, or a place that cannot be written: better now
+    than after minutes of work.
+    """
+    container = file.suffix.removeprefix(".").upper()
+    if container not in soundfile.available_formats() or container == "RAW":
+        raise ConfigError(f"{file}: the name must end in .wav, .flac or the like")
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"the folder of {file} does not exist")
+    try:
+        if file.is_dir():
+            raise ConfigError(f"{file} is a folder; give the name of a sound file")
+        _aside(file).touch()
+        _aside(file).unlink()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}") from error
+    return container
 
 
 def read_voice(uri: str | None) -> Recording | None:
@@ -98,10 +122,20 @@ def read_voice(uri: str | None) -> Recording | None:
 
 
 def write_wave(file: Path, wave: np.ndarray, sample_rate: int, container: str) -> None:
-    """Write beside and rename, so that a half-written file is never taken for a whole one."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    """Write beside and rename, so that a half-written file is never taken for a whole one.
+
+    Raises ConfigError when it cannot be written there.
+    """
+    aside = _aside(file)
     try:
         soundfile.write(aside, wave, sample_rate, format=container)
         aside.replace(file)
+    except (OSError, soundfile.LibsndfileError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.error_string
+        raise ConfigError(f"{file} cannot be written: {why}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _aside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.{os.getpid()}.tmp")

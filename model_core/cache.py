@@ -59,16 +59,16 @@ class KVCache:
 
         return attend
 
-    def step(self, position: Tensor, span: int) -> Attend:
+    def step(self, position: Tensor, span: int, *, ragged: bool = True) -> Attend:
         """Attention of one new position for each of the first B rows.
 
-        position: (B,) where each row's new key goes; span: all positions are below it.
+        position: (B,) where each row's new key goes; span: all positions are below it;
+        ragged: False promises that every row fills the span, which needs no mask.
         """
         batch = len(position)
         row = self._row[:batch]
         seen = torch.arange(span, device=position.device) <= position[:, None]  # (B, span)
-        # A single row that fills its span sees all of it: no mask, a faster kernel.
-        mask = seen[:, None, None] if batch > 1 or position.is_cuda else None
+        mask = seen[:, None, None] if ragged else None
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             self.k[layer, row, :, position] = k[:, :, 0]

@@ -10,7 +10,9 @@ Source: spec §1. Weights open through safetensors or `weights_only=True` and no
 
 import json
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +82,27 @@ def save_checkpoint(folder: str | Path, model: VoxCPM, vae: AudioVAE, tokenizer:
     """
     if model.fused or vae.folded:
         raise ConfigError("a model that was made ready for inference cannot be saved")
+    if any(name.endswith(".lora_A") for name, _ in model.named_parameters()):
+        raise ConfigError("the model has adapters: save_lora saves them, merge_lora folds them in")
+    if not (tokenizer / TOKENIZER_FILES[0]).is_file():
+        raise ConfigError(f"there is no {TOKENIZER_FILES[0]} to save with the model: {tokenizer}")
     folder = Path(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    dtype = str(model.dtype).removeprefix("torch.")
-    config = {**model.config.to_dict(), "dtype": dtype}
-    (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    save_file(_plain(model), aside / "model.safetensors")
-    save_file(_plain(vae), aside / "audiovae.safetensors")
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, aside / name)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    try:
+        dtype = str(model.dtype).removeprefix("torch.")
+        config = {**model.config.to_dict(), "dtype": dtype}
+        (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        save_file(_plain(model), aside / "model.safetensors")
+        save_file(_plain(vae), aside / "audiovae.safetensors")
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, aside / name)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_config(folder: Path) -> VoxCPMConfig:
@@ -115,11 +124,16 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        raw: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        # Files of before PyTorch 1.6 are no zip archives, and cannot be mapped.
+        mapped = zipfile.is_zipfile(file)
+        raw: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ModelLoadError(f"{file} does not open: {error}") from error
+        raise ModelLoadError(f"{file} does not open: {_first_line(error)}") from error
     except Exception as error:
-        raise ModelLoadError(f"{file} holds more than tensors, or is damaged: {error}") from error
+        # PyTorch's own message is a page of advice on how to run the code all the same.
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" (it asks for {code[1]})" if code else ""
+        raise ModelLoadError(f"{file} holds more than tensors, or is damaged{what}") from error
     raw = raw.get("state_dict", raw) if isinstance(raw, dict) else raw
     if not isinstance(raw, dict) or not all(isinstance(v, Tensor) for v in raw.values()):
         raise ModelLoadError(f"{file} is no dictionary of tensors")
@@ -136,14 +150,14 @@ def fill(
 ) -> None:
     """Put weights into a module made on the meta device. Tensors that it does not know are left.
 
-    Raises ModelLoadError with the keys that are missing or of another shape.
+    Raises ModelLoadError with the keys that are missing or of another shape or type.
     """
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in weights]
     misshaped = [
-        f"{key} is {tuple(weights[key].shape)}, not {tuple(value.shape)}"
+        f"{key} is {_kind(weights[key])}, not {_kind(value)}"
         for key, value in wanted.items()
-        if key in weights and weights[key].shape != value.shape
+        if key in weights and _kind(weights[key]) != _kind(value)
     ]
     if missing or misshaped:
         faults = [f"lacks {_some(missing)}"] if missing else []
@@ -158,6 +172,16 @@ def fill(
     module.load_state_dict(state, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Shape, and the type where it is no floating-point one: those are converted."""
+    integers = "" if tensor.is_floating_point() else " of integers"
+    return f"{tuple(tensor.shape)}{integers}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _some(names: list[str], shown: int = 3) -> str:

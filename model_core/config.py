@@ -151,8 +151,11 @@ class VoxCPMConfig:
             raise ConfigError("rope_scaling has long and short factors of different number")
         if self.dit_config.hidden_dim % 2:
             raise ConfigError(f"dit hidden_dim must be even, got {self.dit_config.hidden_dim}")
-        if self.patch_size < 1 or self.max_length < 1:
-            raise ConfigError("patch_size and max_length must be at least 1")
+        for name in ("patch_size", "max_length", "scalar_quantization_scale"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.lm_config.rope_scaling.original_max_position_embeddings < 2:
+            raise ConfigError("rope_scaling.original_max_position_embeddings must be at least 2")
         if self.feat_dim != self.audio_vae_config.latent_dim:
             raise ConfigError(
                 f"feat_dim is {self.feat_dim}, but the AudioVAE has "

@@ -34,10 +34,12 @@ class SolverConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ConfigError(f"num_steps must be at least 1, got {self.num_steps}")
-        if self.cfg < 0:
-            raise ConfigError(f"cfg must not be negative, got {self.cfg}")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature must not be negative, got {self.temperature}")
+        for name in ("cfg", "temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be a number and not negative, got {value}")
+        if not math.isfinite(self.sway):
+            raise ConfigError(f"sway must be a number, got {self.sway}")
 
     @property
     def num_idle_steps(self) -> int:

@@ -74,7 +74,7 @@ class LocalDiT(nn.Module):
 
     def given(self, mu: Tensor, cond: Tensor) -> Given:
         """mu: (N, M · E), the LMs' word on the patch; cond: (N, P, C), the patch before it."""
-        return Given(mu.view(len(mu), -1, self.dim), self.cond_proj(cond))
+        return Given(mu.view(len(mu), mu.shape[-1] // self.dim, self.dim), self.cond_proj(cond))
 
     def time_token(self, t: Tensor, dt: Tensor) -> Tensor:
         """(N,), (N,) -> (N, E). dt is 0 unless the mean velocity is asked for."""

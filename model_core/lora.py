@@ -64,6 +64,7 @@ class LoRALinear(nn.Linear):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.scaling = config.alpha / config.r
         self.dropout = nn.Dropout(config.dropout)
+        self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
@@ -86,16 +87,7 @@ def add_lora(model: VoxCPM, config: LoRAConfig) -> None:
 
     Raises ConfigError when it names none, or the model was made ready for inference.
     """
-    if model.fused:
-        raise ConfigError("adapters go into a model before it is made ready for inference")
-    found = [
-        (parent, name, layer)
-        for parent, name, layer in _linears(model)
-        if not isinstance(layer, LoRALinear) and _is_target(parent, name, config)
-    ]
-    if not found:
-        raise ConfigError("the LoRA settings adapt no layer: enable lm, dit or proj")
-    for parent, name, layer in found:
+    for parent, name, layer in _targets(model, config):
         setattr(model.get_submodule(parent), name, LoRALinear(layer, config))
 
 
@@ -109,7 +101,8 @@ def merge_lora(model: VoxCPM) -> None:
 def load_lora(model: VoxCPM, folder: str | Path) -> LoRAConfig:
     """Add the adapters of a folder to a model.
 
-    Raises ModelLoadError when files are missing, or keys are missing or of another shape.
+    Raises ModelLoadError when files are missing, or keys are missing or of another shape; the model
+    is then as it was.
     """
     folder = Path(folder)
     file = next((folder / name for name in _FILES if (folder / name).is_file()), None)
@@ -118,21 +111,30 @@ def load_lora(model: VoxCPM, folder: str | Path) -> LoRAConfig:
     try:
         raw = json.loads((folder / "lora_config.json").read_text(encoding="utf-8"))
         config = TypeAdapter(LoRAConfig).validate_python(raw["lora_config"])
-    except (ValueError, ValidationError, KeyError, TypeError) as error:
-        raise ModelLoadError(f"{folder / 'lora_config.json'} is damaged: {error}") from error
+    except (ConfigError, ValueError, KeyError, TypeError) as error:
+        what = _first_fault(error) if isinstance(error, ValidationError) else error
+        raise ModelLoadError(f"{folder / 'lora_config.json'} is damaged: {what}") from error
     weights = read_weights(file)
-    add_lora(model, config)
-    own = lora_state(model)
+    wanted = {
+        f"{parent}.{name}.{matrix}".removeprefix("."): shape
+        for parent, name, layer in _targets(model, config)
+        for matrix, shape in (
+            ("lora_A", (config.r, layer.in_features)),
+            ("lora_B", (layer.out_features, config.r)),
+        )
+    }
     wrong = [
         key
-        for key in own.keys() | weights.keys()
-        if key not in own or key not in weights or own[key].shape != weights[key].shape
+        for key in wanted.keys() | weights.keys()
+        if key not in wanted or key not in weights or wanted[key] != weights[key].shape
     ]
     if wrong:
         raise ModelLoadError(
             f"{file} does not fit the model: {len(wrong)} keys are missing, unknown or of another "
             f"shape, such as {min(wrong)}"
         )
+    add_lora(model, config)
+    own = lora_state(model)
     with torch.no_grad():
         for key, value in weights.items():
             own[key].copy_(value)
@@ -172,6 +174,25 @@ def select_trainable(model: VoxCPM, mode: Literal["full", "lora"]) -> list[nn.Pa
     if not chosen:
         raise ConfigError("the model has no adapters to train; add_lora comes first")
     return chosen
+
+
+def _targets(model: VoxCPM, config: LoRAConfig) -> list[tuple[str, str, nn.Linear]]:
+    """The plain layers that the config names. Raises ConfigError when there are none."""
+    if model.fused:
+        raise ConfigError("adapters go into a model before it is made ready for inference")
+    found = [
+        (parent, name, layer)
+        for parent, name, layer in _linears(model)
+        if not isinstance(layer, LoRALinear) and _is_target(parent, name, config)
+    ]
+    if not found:
+        raise ConfigError("the LoRA settings adapt no layer: enable lm, dit or proj")
+    return found
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _linears(model: VoxCPM) -> Iterator[tuple[str, str, nn.Linear]]:

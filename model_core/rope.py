@@ -13,7 +13,11 @@ from model_core.config import LMConfig
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every angle, scaled: (…, T, K) each, float32."""
+    """Cosine and signed sine of every angle, scaled: (…, T, K) each, float32.
+
+    The two halves of the channels turn by the same angles, one into the other and the other back:
+    the sine of the first half is negative.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -46,8 +50,8 @@ class Rope:
         if device not in self._on_device:
             self._on_device[device] = self._frequency.to(device)
         angle = positions[..., None].float() * self._on_device[device]  # (…, T, K / 2)
-        angle = torch.cat((angle, angle), dim=-1)
-        return Rotation(angle.cos() * self.scale, angle.sin() * self.scale)
+        cos, sin = angle.cos() * self.scale, angle.sin() * self.scale
+        return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
 
     def counting(self, length: int, device: torch.device) -> Rotation:
         """Rotations of the positions 0 … length - 1, kept: local transformers ask at every call."""
@@ -60,6 +64,7 @@ class Rope:
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotate (…, T, K) in float32, half against half, and return it in its own type."""
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x * rotation.cos + turned * rotation.sin).to(x.dtype)
+    wide = x.float()
+    first, second = wide.chunk(2, dim=-1)
+    swapped = torch.cat((second, first), dim=-1)
+    return torch.addcmul(wide * rotation.cos, swapped, rotation.sin).to(x.dtype)

@@ -181,10 +181,17 @@ class Synthesizer:
         )
 
     def _check(self, request: SpeechRequest) -> None:
-        if (request.prompt is None) != (request.prompt_text is None):
+        if request.seed is not None and not 0 <= request.seed < 2**63:
+            raise ConfigError(f"a seed must be in [0, 2^63), got {request.seed}")
+        says = (request.prompt_text or "").strip()
+        if (request.prompt is None) != (request.prompt_text is None) or (
+            request.prompt is not None and not says
+        ):
             raise ConfigError("a prompt needs the text that it says, and a prompt text its audio")
         if request.prompt is not None and request.description:
-            raise ConfigError("a continuation keeps the manner of its prompt: no description, please")
+            raise ConfigError(
+                "a continuation keeps the manner of its prompt: no description, please"
+            )
         if not self._config.is_v2:
             for name in ("reference", "description"):
                 if getattr(request, name) is not None:

@@ -32,7 +32,7 @@ class WeightNormed(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], fan_in: int, bias: int | None) -> None:
         super().__init__()
-        direction = torch.randn(shape) * fan_in**-0.5
+        direction = torch.randn(shape) * (3 * fan_in) ** -0.5
         self.weight_g = nn.Parameter(torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True))
         self.weight_v = nn.Parameter(direction)
         self.bias = nn.Parameter(torch.zeros(bias)) if bias is not None else None

@@ -8,12 +8,14 @@ Shapes: n rows alive, P frames of a patch, C latent channels, D width of the LMs
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from model_core.cache import KVCache
 from model_core.flow_matching import Solver
+from model_core.generation.replay import Replay
 from model_core.generation.requests import Generated, PatchRequest
 from model_core.sequences import collate
 from model_core.voxcpm import VoxCPM
@@ -74,9 +76,16 @@ def noise_of(request: PatchRequest, seed: int, shape: torch.Size) -> Tensor:
 class Rows:
     """Runs up to `capacity` requests in step."""
 
-    def __init__(self, model: VoxCPM, solver: Solver, capacity: int) -> None:
+    def __init__(
+        self, model: VoxCPM, solver: Solver, capacity: int, *, steady: bool | None = None
+    ) -> None:
+        """steady: shapes change seldom, at the price of padding; None: on a GPU alone, where steps
+        of one shape are recorded and replayed.
+        """
         config, self.device, self.dtype = model.config, model.device, model.dtype
         self.model, self.solver, self.capacity = model, solver, capacity
+        self._steady = self.device.type == "cuda" if steady is None else steady
+        self._replay = Replay(self.device)
         self.alive: list[Row] = []
         self._patch_shape = torch.Size((config.patch_size, config.feat_dim))
         self._base, self._residual = (
@@ -112,8 +121,12 @@ class Rows:
     def sample(self) -> Tensor:
         """The next patch of every row: (n, P, C)."""
         n = len(self.alive)
-        noise = torch.stack([row.noise[len(row.patches)] for row in self.alive])
-        patches, stop = self._sample(noise.to(self.device, self.dtype, non_blocking=True))
+        drawn = [row.noise[len(row.patches)] for row in self.alive]
+        drawn += drawn[-1:] * (self._width(n) - n)
+        noise = torch.stack(drawn).to(self.device, self.dtype, non_blocking=True)
+        patches, stop = self._replay(("sample", len(noise)), self._sample, noise)
+        # Out of the recording's hands, before the next step writes over it.
+        patches, stop = patches[:n].clone(), stop[:n]
         self._past[:n] = patches
         for row, patch in zip(self.alive, patches, strict=True):
             row.patches.append(patch)
@@ -129,10 +142,10 @@ class Rows:
         return patches
 
     def _sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (n, P, C) and stop flags (n,) from the rows' states."""
-        n = len(noise)
-        g, r = self._g[:n], self._r[:n]
-        patches = self.solver(noise, self.model.condition(g, r), self._past[:n])
+        """Patches (B, P, C) and stop flags (B,) of the first B rows."""
+        width = len(noise)
+        g, r = self._g[:width], self._r[:width]
+        patches = self.solver(noise, self.model.condition(g, r), self._past[:width])
         logits = self.model.stop_logits(g)
         return patches, logits[:, 1] > logits[:, 0]
 
@@ -173,13 +186,28 @@ class Rows:
             return
         positions = [row.position for row in self.alive]
         fresh = [place for place, row in enumerate(self.alive) if not row.patches]
+        width, span = self._width(n), max(positions) + 1
+        if self._steady:
+            span = -(-span // _POSITION_BLOCK) * _POSITION_BLOCK
+        positions += [0] * (width - n)  # rows that are not alive; whoever takes them writes anew
         where = torch.tensor(positions).to(self.device, non_blocking=True)
-        span = max(positions) + 1
-        base, residual = self._base.step(where, span), self._residual.step(where, span)
-        hidden = self.model.step(self._past[:n], where, base, residual)
-        self._g[:n], self._r[:n] = hidden.semantic[:, 0], hidden.acoustic[:, 0]
+        self._replay(("advance", width, span), partial(self._advance, span=span), where)
         for place in fresh:  # a row that begins anew was in the batch, but had nothing to feed
             self._g[place], self._r[place], self._past[place] = self.alive[place].start
+
+    def _advance(self, where: Tensor, *, span: int) -> tuple[Tensor, ...]:
+        """The states of the first B rows after their last patches, into their places."""
+        width = len(where)
+        ragged = width > 1 or self._steady
+        base = self._base.step(where, span, ragged=ragged)
+        residual = self._residual.step(where, span, ragged=ragged)
+        hidden = self.model.step(self._past[:width], where, base, residual)
+        self._g[:width], self._r[:width] = hidden.semantic[:, 0], hidden.acoustic[:, 0]
+        return ()
+
+    def _width(self, rows: int) -> int:
+        """Rows that a step computes: those alive, or the next power of two."""
+        return min(self.capacity, 1 << (rows - 1).bit_length()) if self._steady else rows
 
     def _restart(self, row: Row) -> None:
         place = self.alive.index(row)
@@ -198,5 +226,7 @@ class Rows:
 
     def _make_room(self, positions: int) -> None:
         blocks = -(-positions // _POSITION_BLOCK)
-        for cache in (self._base, self._residual):
-            cache.grow(blocks * _POSITION_BLOCK)
+        if blocks * _POSITION_BLOCK > self._base.positions:
+            self._replay.forget()
+            for cache in (self._base, self._residual):
+                cache.grow(blocks * _POSITION_BLOCK)

@@ -42,7 +42,11 @@ class Fixture:
         theirs = self.tensors[key]
         assert ours.shape == theirs.shape, key
         torch.testing.assert_close(
-            ours.float(), theirs.float(), atol=atol, rtol=max(1e-4, atol), msg=lambda m: f"{key}: {m}"
+            ours.float(),
+            theirs.float(),
+            atol=atol,
+            rtol=max(1e-4, atol),
+            msg=lambda m: f"{key}: {m}",
         )
 
     def modes(self) -> list[str]:

@@ -83,6 +83,23 @@ def test_it_stops_where_the_official_one_stops(case: Fixture, mode: str) -> None
     case.close(f"gen/{mode}/pred_feat", torch.stack(patches))
 
 
+@every_mode
+@torch.inference_mode()
+def test_padded_steps_give_the_same_patches(case: Fixture, mode: str) -> None:
+    """The shapes that a GPU records: rows and spans beyond those in use."""
+    model, request = case.model(), request_of(case, mode)
+    rows = Rows(model, Solver(model.estimator, solver_of(case, mode)), 5, steady=True)
+    rows.admit([(number, request) for number in range(3)])
+    done = []
+    while rows.alive:
+        rows.sample()
+        done += rows.retire()
+        rows.advance()
+    assert sorted(number for number, _ in done) == [0, 1, 2]
+    for _, answer in done:
+        case.close(f"gen/{mode}/pred_feat", answer.patches)
+
+
 def context_of(case: Fixture, mode: str) -> Tensor | None:
     """The official number of prompt patches that the decoder hears before the speech."""
     prompt = case.tensors.get(f"gen/{mode}/audio_feat")
