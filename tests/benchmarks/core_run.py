@@ -24,6 +24,8 @@ from model_core.generation.rows import Rows
 from model_core.packed import PackedLinear
 from model_core.sequences import generation_sequence
 from model_core.synthesis import Synthesizer
+from model_core.transformer import Block, Transformer
+from model_core.voxcpm import VoxCPM
 
 PARTS = ("base_lm", "residual_lm", "locdit", "locenc")
 
@@ -89,20 +91,42 @@ def median_s(run: Callable[[], object], clock: Clock, num_runs: int) -> float:
 
 
 @torch.inference_mode()
-def products_s(module: nn.Module, rows: int, clock: Clock, num_runs: int) -> float:
-    """Seconds of a part's products alone, over `rows` rows."""
-    layers = [layer for layer in module.modules() if isinstance(layer, PackedLinear)]
-    dtype = torch.bfloat16
-    device = next(module.parameters()).device
+def products_s(
+    stack: Transformer, rows: int, kept: int, model: VoxCPM, clock: Clock, num_runs: int
+) -> float:
+    """Seconds of a transformer's products alone, over `rows` rows, `kept` after the last attention."""
+    calls: list[tuple[PackedLinear, int]] = []
+    for number, block in enumerate(stack.layers, start=1):
+        assert isinstance(block, Block)
+        after = kept if number == len(stack.layers) else rows
+        calls.append((packed_of(block.self_attn.qkv_proj), rows))
+        calls += [
+            (packed_of(layer), after)
+            for layer in (
+                block.self_attn.o_proj,
+                block.mlp.gate_proj,
+                block.mlp.up_proj,
+                block.mlp.down_proj,
+            )
+        ]
     inputs = {
-        n: torch.randn(rows, n, device=device, dtype=dtype) for n in {p.in_features for p in layers}
+        (layer.in_features, count): torch.randn(
+            count, layer.in_features, device=model.device, dtype=model.dtype
+        )
+        for layer, count in calls
     }
 
     def run() -> None:
-        for layer in layers:
-            layer(inputs[layer.in_features])
+        for layer, count in calls:
+            layer(inputs[layer.in_features, count])
 
     return median_s(run, clock, num_runs)
+
+
+def packed_of(layer: nn.Module | None) -> PackedLinear:
+    """A layer of a fused model."""
+    assert isinstance(layer, PackedLinear)
+    return layer
 
 
 @torch.inference_mode()
@@ -145,11 +169,15 @@ def floor_s(checkpoint: Checkpoint, batch: int, num_runs: int) -> dict[str, floa
     patch = model.config.patch_size
     calls = solver.num_steps - solver.num_idle_steps
     tokens = 2 * patch + (3 if model.config.is_v2 else 1)
+
+    def products(stack: Transformer, rows: int, kept: int) -> float:
+        return products_s(stack, rows, kept, model, clock, num_runs)
+
     return {
-        "base_lm": products_s(model.base_lm, batch, clock, num_runs),
-        "residual_lm": products_s(model.residual_lm, batch, clock, num_runs),
-        "locdit": calls * products_s(model.estimator.decoder, 2 * batch * tokens, clock, num_runs),
-        "locenc": products_s(model.feat_encoder, batch * (patch + 1), clock, num_runs),
+        "base_lm": products(model.base_lm, batch, batch),
+        "residual_lm": products(model.residual_lm, batch, batch),
+        "locdit": calls * products(model.estimator.decoder, 2 * batch * tokens, 2 * batch * patch),
+        "locenc": products(model.feat_encoder.encoder, batch * (patch + 1), batch),
     }
 
 
@@ -157,7 +185,7 @@ def floor_s(checkpoint: Checkpoint, batch: int, num_runs: int) -> dict[str, floa
 def audio_vae_s(checkpoint: Checkpoint, num_runs: int) -> dict[str, float]:
     """Seconds of AudioVAE calls in float32."""
     vae, config = checkpoint.vae, checkpoint.vae.config
-    device = next(vae.parameters()).device
+    device = vae.device
     clock = Clock(device)
     patch = checkpoint.model.config.patch_size
 

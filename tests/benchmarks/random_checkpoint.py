@@ -372,4 +372,4 @@ def _write(path: Path, tensors: Tensors, dtype: torch.dtype, generator: torch.Ge
         file.write(text)
         for tensor in tensors.values():
             drawn = tensor.draw(dtype, generator)
-            file.write(memoryview(drawn.reshape(-1).view(torch.uint8).numpy()))
+            file.write(drawn.reshape(-1).view(torch.uint8).numpy().data)
