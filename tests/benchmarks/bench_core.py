@@ -120,19 +120,25 @@ def show(console: Console, shape: str, ours: CoreFigures, peer: PeerFigures | No
 
     split = Table(title=f"{shape}: where a step goes, seconds", title_justify="left")
     split.add_column("of", no_wrap=True)
-    for part in (*PARTS, "rest", "step", "× floor"):
+    for part in (*PARTS, "rest", "step", "× floor", "× real time"):
         split.add_column(part, justify="right")
     if peer is not None:
         known = [peer.parts_s[part] for part in PARTS]
         rest = peer.patch_s - sum(known)
-        split.add_row("official", *(f"{s:.4f}" for s in (*known, rest, peer.patch_s)), "–")
+        split.add_row(
+            "official",
+            *(f"{s:.4f}" for s in (*known, rest, peer.patch_s)),
+            "–",
+            f"{peer.patch_audio_s / peer.patch_s:.2f}",
+        )
     for batch, step in ours.step_s.items():
-        known = [ours.parts_s[batch][part] for part in PARTS]
+        known = [ours.parts_s[batch].get(part, 0.0) for part in PARTS]
         floor = [ours.floor_s[batch][part] for part in PARTS]
         split.add_row(
             f"voxquarry, batch {batch}",
             *(f"{s:.4f}" for s in (*known, step - sum(known), step)),
             f"{step / sum(floor):.2f}",
+            f"{batch * ours.patch_audio_s / step:.2f}",
         )
         split.add_row(
             f"  floor: products alone, batch {batch}",
@@ -140,6 +146,7 @@ def show(console: Console, shape: str, ours: CoreFigures, peer: PeerFigures | No
             "–",
             f"{sum(floor):.4f}",
             "1.00",
+            f"{batch * ours.patch_audio_s / sum(floor):.2f}",
         )
     console.print(split)
 

@@ -40,7 +40,10 @@ class CoreFigures:
     step_s: dict[int, float]
     """A patch for each row, without AudioVAE."""
     parts_s: dict[int, dict[str, float]]
+    """Empty on a GPU, where a step is one recording."""
     floor_s: dict[int, dict[str, float]]
+    patch_audio_s: float
+    """Audio in a patch."""
     audio_vae_s: dict[str, float]
     """encode_10s, encode_3s, decode_250_frames, decode_16x40_frames, decode_stream_patch."""
     plain_patch_s: float
@@ -142,24 +145,24 @@ def steps_s(
     prefill_s = clock.now() - begin
     rows.sample()
     rows.advance()
-    whole = []
-    for _ in range(num_steps):
-        begin = clock.now()
-        rows.sample()
-        rows.advance()
-        whole.append(clock.now() - begin)
+    steps: list[dict[str, float]] = []
     parts = {
         "base_lm": model.base_lm,
         "residual_lm": model.residual_lm,
         "locdit": model.estimator.decoder,
         "locenc": model.feat_encoder,
     }
-    with clock.watching(parts):
+    # A recorded step calls no module, and one being recorded must not wait for the device.
+    with clock.watching({} if model.device.type == "cuda" else parts):
         for _ in range(num_steps):
+            clock.seconds.clear()
+            begin = clock.now()
             rows.sample()
             rows.advance()
-    split = {name: seconds / num_steps for name, seconds in clock.seconds.items()}
-    return prefill_s, statistics.median(whole), split
+            steps.append({"step": clock.now() - begin, **clock.seconds})
+    # One step that really happened, the middle one, so that its parts add up.
+    middle = sorted(steps, key=lambda step: step["step"])[len(steps) // 2]
+    return prefill_s, middle.pop("step"), middle
 
 
 def floor_s(checkpoint: Checkpoint, batch: int, num_runs: int) -> dict[str, float]:
@@ -233,6 +236,9 @@ def measure(
         step_s=steps,
         parts_s=parts,
         floor_s=floors,
+        patch_audio_s=config.patch_size
+        * checkpoint.vae.config.out_hop
+        / checkpoint.vae.config.out_sample_rate,
         audio_vae_s=audio_vae_s(checkpoint, num_runs),
         plain_patch_s=plain_s,
     )
