@@ -142,7 +142,8 @@ class Synthesizer:
                 decoder.decode(self._on_device(context))
         for patch in self._engine.stream(prepared):
             with torch.inference_mode():
-                yield decoder.decode(self._on_device(patch[None]))[0, 0].float().cpu()
+                wave = decoder.decode(self._on_device(patch[None]))[0, 0].float().cpu()
+            yield wave
 
     def prepare(self, request: SpeechRequest) -> PatchRequest:
         """Tokens and patches of a request.
