@@ -9,6 +9,6 @@
     checkpoint      folders in the official layout, read and written; lora beside it
 
 To add a layer, give it a file of its own, or put it beside its only user until a second appears.
-Parameter names are the checkpoint format's; a test pins them. What was tried and what it gained
-stands in LOG.md.
+Parameter names are the checkpoint format's; a test pins them. "Spec" in docstrings is SPEC.md beside
+this file; what was tried and what it gained stands in LOG.md.
 """

@@ -36,7 +36,10 @@ def test_teacher_forced_states_agree(case: Fixture) -> None:
     positions = torch.arange(x.shape[1])[None]
     h = model.semantic(x, positions, causal)
     close("base_out", h, inside)
+    given: list[torch.Tensor] = []
+    model.residual_lm.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     hidden = model.hidden(batch)
+    close("residual_in", given[0], inside)
     close("residual_out", hidden.acoustic, inside)
     before = model.shifted(hidden)
     # A shift brings the last inner state one position further; targets are all that is read.
@@ -58,6 +61,10 @@ def test_what_the_local_dit_sees_agrees(case: Fixture) -> None:
     def close(key: str, ours: torch.Tensor) -> None:
         torch.testing.assert_close(ours, case[prefix + key][mask], atol=1e-4, rtol=1e-4)
 
+    assert torch.equal(draws.keep, case["train/cfg_keep"][mask])
+    frames = case[prefix + "feat_gt"].mT  # (B, T · P, C)
+    frames = frames.unflatten(1, (-1, model.config.patch_size)).flatten(0, 1)
+    assert torch.equal(targets.patches, frames[mask])
     close("dit_mu", targets.mu * draws.keep[:, None])
     close("dit_cond", swapped(targets.past + draws.cond_noise))
     close("dit_t", draws.t)
@@ -87,6 +94,24 @@ def test_losses_and_gradients_agree(case: Fixture) -> None:
             case.close(key, grads[key.removeprefix("train/full/grad/")])
     for name, norm in case.facts["grad_norms_full"].items():
         assert grads[name].norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-5), name
+
+
+@every_model
+@torch.no_grad()
+def test_what_adapters_make_of_the_velocity_agrees(case: Fixture) -> None:
+    model, batch, draws = case.model(), case.batch(), case.draws()
+    load_lora(model, case.folder / "lora")
+    targets = model.targets(batch, model.shifted(model.hidden(batch)))
+    t = draws.t[:, None, None]
+    velocity = model.estimator(
+        (1 - t) * targets.patches + t * draws.noise,
+        targets.mu * draws.keep[:, None],
+        draws.t,
+        targets.past + draws.cond_noise,
+        torch.zeros_like(draws.t),
+    )
+    theirs = case["train/lora/dit_out"][batch.loss_mask.flatten()]
+    torch.testing.assert_close(swapped(velocity), theirs, atol=1e-4, rtol=1e-4)
 
 
 @every_model
