@@ -105,7 +105,10 @@ class Rows:
         assert len(self.alive) + len(asked) <= self.capacity, "more rows than there is room for"
         first = len(self.alive)
         batch = collate([request.sequence for _, request in asked]).to(self.device, self.dtype)
-        self._make_room(max(len(r.sequence) + r.max_patches for _, r in asked))
+        # What may be needed, where more room later means to record anew; else what is needed now.
+        self._make_room(
+            max(len(r.sequence) + (r.max_patches if self._steady else 0) for _, r in asked)
+        )
         rows = torch.arange(first, first + len(asked), device=self.device)
         hidden = self.model.hidden(batch, self._base.prefill(rows), self._residual.prefill(rows))
         ends = torch.arange(len(asked), device=self.device), batch.lengths - 1
@@ -187,6 +190,7 @@ class Rows:
         positions = [row.position for row in self.alive]
         fresh = [place for place, row in enumerate(self.alive) if not row.patches]
         width, span = self._width(n), max(positions) + 1
+        self._make_room(span)
         if self._steady:
             span = -(-span // _POSITION_BLOCK) * _POSITION_BLOCK
         positions += [0] * (width - n)  # rows that are not alive; whoever takes them writes anew

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from model_core.cache import KVCache
 from model_core.checkpoint import load_checkpoint
-from model_core.flow_matching import Draws, SolverConfig, draw
+from model_core.flow_matching import Draws, Solver, SolverConfig, draw
 from model_core.generation.engine import Engine
 from model_core.generation.requests import Generated, PatchRequest
+from model_core.generation.rows import Rows
 from model_core.losses import losses
 from model_core.sequences import (
     Batch,
@@ -401,3 +402,28 @@ def test_a_tiny_model_learns_one_batch_by_heart() -> None:
             break
     assert curve[-1][0] < curve[0][0] / 10
     assert curve[-1][1] < curve[0][1] / 10
+
+
+@torch.inference_mode()
+def test_a_cache_that_grows_on_the_way_keeps_what_it_holds() -> None:
+    request = PatchRequest(
+        sequence=generation_sequence(text(1, 250), torch.zeros(0, P, C)),
+        seed=5,
+        min_patches=40,
+        max_patches=20,
+    )
+    solver = Solver(frozen().estimator, SolverConfig(num_steps=2))
+    found = []
+    # In steady shapes all room is made at the start; else it is made when it is needed.
+    for steady in (False, True):
+        rows = Rows(frozen(), solver, 2, steady=steady)
+        rows.admit([(0, request), (1, replace(request, seed=6))])
+        done: dict[int, Generated] = {}
+        while rows.alive:
+            rows.sample()
+            done.update(rows.retire())
+            rows.advance()
+        found.append(done)
+    for number in (0, 1):
+        assert len(found[0][number].patches) == 20
+        close(found[0][number].patches, found[1][number].patches)
