@@ -306,3 +306,19 @@ def test_a_name_on_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> N
     assert "ModelLoadError: the model 'owner/name' is nowhere on this machine" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not output.exists()
+
+
+def test_a_checkpoint_in_the_hub_s_cache_is_found_by_its_name(tmp_path: Path) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--lab--tiny"
+    shutil.copytree(CORE / "v2", repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    file = tmp_path / "out.wav"
+    done = in_a_process(
+        *("--checkpoint", "lab/tiny", "--text", "hello world", "--output", str(file)),
+        HF_HUB_CACHE=str(tmp_path / "hub"),
+        HF_HUB_OFFLINE="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert soundfile.info(file).samplerate == 48000
