@@ -15,3 +15,12 @@ DEVSET = Path(__file__).parent / "data" / "devset"
 def devset() -> Path:
     """Real recordings with their truth; see tests/data/devset/README.md."""
     return DEVSET
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that needs a GPU skips where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")

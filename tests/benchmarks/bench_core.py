@@ -113,6 +113,9 @@ def show(console: Console, shape: str, ours: CoreFigures, peer: PeerFigures | No
         what = "a patch, batch 1" if batch == 1 else f"a patch of one row, batch {batch}"
         row(what, peer and peer.patch_s, seconds / batch)
     row("a patch, batch 1, weights as loaded", peer and peer.patch_s, ours.plain_patch_s)
+    many = max(batch for batch in ours.step_s if batch <= 16)
+    theirs = None if peer is None else many * peer.generate_s
+    row(f"{many} utterances, text to audio", theirs, ours.utterances_s)
     for key, what in VAE_CALLS.items():
         row(what, peer and peer.audio_vae[key].seconds, ours.audio_vae_s[key])
     row("AudioVAE decode, 16 × 1.6 s", None, ours.audio_vae_s["decode_16x40_frames"])

@@ -9,10 +9,7 @@ from model_core.generation.engine import Engine
 from model_core.generation.requests import PatchRequest
 from tests.model_core.fixtures import MODELS, fixture
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
-]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)
