@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model_core.config import TransformerConfig
-from model_core.transformer import Attend, grouped_attention
+from model_core.transformer import Attend, causal, grouped_attention
 
 
 class KVCache:
@@ -55,7 +55,7 @@ class KVCache:
             length = k.shape[2]
             self.k[layer, rows, :, :length] = k
             self.v[layer, rows, :, :length] = v
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            return causal(layer, q, k, v)
 
         return attend
 

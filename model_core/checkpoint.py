@@ -5,28 +5,25 @@
     audiovae.safetensors                  or audiovae.pth; names without a prefix
     tokenizer.json, tokenizer_config.json, special_tokens_map.json
 
-Source: spec §1. Weights open through safetensors or `weights_only=True` and nothing else.
+Source: spec §1.
 """
 
 import json
 import os
-import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model_core.audio_vae import AudioVAE
 from model_core.config import VoxCPMConfig
 from model_core.tokenizer import TextTokenizer
 from model_core.voxcpm import VoxCPM
+from model_core.weights import fill, read_weights
 from schemas.errors import ConfigError, ModelLoadError
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -41,7 +38,6 @@ class Checkpoint:
     model: VoxCPM
     vae: AudioVAE
     tokenizer: TextTokenizer
-    folder: Path
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
@@ -72,7 +68,7 @@ def load_checkpoint(
     fill(model, read_weights(model_file), model_file, device=device, dtype=dtype)
     fill(vae, read_weights(vae_file), vae_file, device=device, dtype=torch.float32)
     tokenizer = TextTokenizer(folder / "tokenizer.json")
-    return Checkpoint(model.eval(), vae.eval(), tokenizer, folder)
+    return Checkpoint(model.eval(), vae.eval(), tokenizer)
 
 
 def save_checkpoint(folder: str | Path, model: VoxCPM, vae: AudioVAE, tokenizer: Path) -> None:
@@ -117,76 +113,6 @@ def read_config(folder: Path) -> VoxCPMConfig:
         return VoxCPMConfig.from_dict(raw)
     except (ConfigError, ValueError) as error:
         raise ModelLoadError(f"{file}: {error}") from error
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .bin, .pth or .ckpt file without other objects."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        # Files of before PyTorch 1.6 are no zip archives, and cannot be mapped.
-        mapped = zipfile.is_zipfile(file)
-        raw: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise ModelLoadError(f"{file} does not open: {_first_line(error)}") from error
-    except Exception as error:
-        # PyTorch's own message is a page of advice on how to run the code all the same.
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" (it asks for {code[1]})" if code else ""
-        raise ModelLoadError(f"{file} holds more than tensors, or is damaged{what}") from error
-    raw = raw.get("state_dict", raw) if isinstance(raw, dict) else raw
-    if not isinstance(raw, dict) or not all(isinstance(v, Tensor) for v in raw.values()):
-        raise ModelLoadError(f"{file} is no dictionary of tensors")
-    return raw
-
-
-def fill(
-    module: nn.Module,
-    weights: Mapping[str, Tensor],
-    source: Path,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    """Put weights into a module made on the meta device. Tensors that it does not know are left.
-
-    Raises ModelLoadError with the keys that are missing or of another shape or type.
-    """
-    wanted = module.state_dict()
-    missing = [key for key in wanted if key not in weights]
-    misshaped = [
-        f"{key} is {_kind(weights[key])}, not {_kind(value)}"
-        for key, value in wanted.items()
-        if key in weights and _kind(weights[key]) != _kind(value)
-    ]
-    if missing or misshaped:
-        faults = [f"lacks {_some(missing)}"] if missing else []
-        faults += (
-            [f"has other shapes than config.json says: {_some(misshaped)}"] if misshaped else []
-        )
-        raise ModelLoadError(f"{source} {' and '.join(faults)}")
-    state = {
-        key: weights[key].to(device, dtype if weights[key].is_floating_point() else None)
-        for key in wanted
-    }
-    module.load_state_dict(state, assign=True)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-
-
-def _kind(tensor: Tensor) -> str:
-    """Shape, and the type where it is no floating-point one: those are converted."""
-    integers = "" if tensor.is_floating_point() else " of integers"
-    return f"{tuple(tensor.shape)}{integers}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _some(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def _one_of(folder: Path, names: tuple[str, ...]) -> Path:

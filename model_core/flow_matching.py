@@ -125,9 +125,24 @@ class Draws:
     """(N, P, C) what is added to the past patch; zero in every release."""
 
 
-def time_of(normal: Tensor, scheduler: str) -> Tensor:
-    """Training times from what the scheduler draws: standard normal for log-norm, else uniform."""
-    return torch.sigmoid(normal - 0.4) if scheduler == "log-norm" else normal
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a generator gives for N patches, in the order in which the official trainer asks."""
+
+    keep: Tensor
+    """(N,) uniform."""
+    noised: Tensor
+    """(N,) uniform."""
+    cond_noise: Tensor
+    """(N, P, C) standard normal."""
+    r: Tensor
+    """(N,) uniform, or standard normal for the scheduler log-norm."""
+    t: Tensor
+    """(N,) like r."""
+    apart: Tensor
+    """(N,) uniform."""
+    noise: Tensor
+    """(N, P, C) standard normal."""
 
 
 def draw(
@@ -144,26 +159,36 @@ def draw(
     def uniform() -> Tensor:
         return torch.rand(n, device=device, generator=generator)
 
-    def normal() -> Tensor:
-        return torch.randn(target.shape, device=device, generator=generator)
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device, generator=generator)
 
     def time() -> Tensor:
-        if config.t_scheduler == "uniform":
-            return uniform()
-        return time_of(torch.randn(n, device=device, generator=generator), "log-norm")
+        return uniform() if config.t_scheduler == "uniform" else normal(n)
 
-    keep = uniform() > config.training_cfg_rate
-    noised = uniform() > 1 - _at(config.noise_cond_prob_range, progress)
-    cond_noise = normal() * config.noise_cond_scale * noised[:, None, None]
-    r, t = time(), time()
-    apart = uniform() < _at(config.ratio_r_neq_t_range, progress)
-    r, t = ordered(r, t, apart if mean_mode else torch.zeros_like(apart))
-    return Draws(keep, t, r, normal(), cond_noise)
+    shape = target.shape
+    numbers = Numbers(
+        uniform(), uniform(), normal(*shape), time(), time(), uniform(), normal(*shape)
+    )
+    return draws_of(numbers, config, progress=progress, mean_mode=mean_mode)
 
 
-def ordered(r: Tensor, t: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
-    """(r, t) with r <= t where `apart`, and r = t elsewhere."""
-    return torch.where(apart, torch.minimum(r, t), t), torch.where(apart, torch.maximum(r, t), t)
+def draws_of(
+    numbers: Numbers, config: FlowConfig, *, progress: float = 0.0, mean_mode: bool = False
+) -> Draws:
+    """What the config makes of random numbers."""
+    noised = numbers.noised > 1 - _at(config.noise_cond_prob_range, progress)
+    r, t = numbers.r, numbers.t
+    if config.t_scheduler == "log-norm":
+        r, t = torch.sigmoid(r - 0.4), torch.sigmoid(t - 0.4)
+    # Apart, the earlier of both is r; else r is t.
+    apart = (numbers.apart < _at(config.ratio_r_neq_t_range, progress)) & mean_mode
+    return Draws(
+        keep=numbers.keep > config.training_cfg_rate,
+        t=torch.where(apart, torch.maximum(r, t), t),
+        r=torch.where(apart, torch.minimum(r, t), t),
+        noise=numbers.noise,
+        cond_noise=numbers.cond_noise * config.noise_cond_scale * noised[:, None, None],
+    )
 
 
 def _at(bounds: tuple[float, float], progress: float) -> float:

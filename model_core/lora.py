@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model_core.checkpoint import read_weights
 from model_core.voxcpm import VoxCPM
+from model_core.weights import read_weights
 from schemas.errors import ConfigError, ModelLoadError
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

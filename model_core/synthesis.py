@@ -153,7 +153,7 @@ class Synthesizer:
         """
         self._check(request)
         text = described(flattened(request.text), request.description)
-        self.tokenizer.speakable_ids(request.text)  # a description does not make up for no text
+        self.tokenizer.check_speakable(request.text)  # a description does not make up for no text
         ids = whole = self.tokenizer.ids(text)
         if request.prompt_text is not None:
             # One string, as in training: the seam decides how its pieces are cut.

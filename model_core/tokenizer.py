@@ -46,19 +46,14 @@ class TextTokenizer:
         ids = [self._bpe.token_to_id(piece) for piece in self.tokens(text)]
         return torch.tensor([_UNKNOWN if i is None else i for i in ids], dtype=torch.long)
 
-    def speakable_ids(self, text: str) -> Tensor:
-        """Ids of a text that is to be spoken.
-
-        Raises UnspeakableText when the text is empty, or no piece of it is in the vocabulary.
-        """
+    def check_speakable(self, text: str) -> None:
+        """Raises UnspeakableText when the text is empty, or no piece of it is in the vocabulary."""
         if not text.strip():
             raise UnspeakableText("the text is empty")
-        ids = self.ids(text)
         # A word's start is a piece that every text has, whatever follows it.
-        said = [bool(piece.replace(_WORD_START, "")) for piece in self.tokens(text)]
-        if not ((ids != _UNKNOWN) & torch.tensor(said)).any():
+        said = [piece for piece in self.tokens(text) if piece.replace(_WORD_START, "")]
+        if not any(self._bpe.token_to_id(piece) for piece in said):
             raise UnspeakableText(f"the vocabulary knows no part of the text {text[:60]!r}")
-        return ids
 
 
 def flattened(text: str) -> str:

@@ -175,7 +175,7 @@ class Rows:
             taken = ended.get(row, row.request.max_patches)
             again = row.attempt + 1 < row.request.max_attempts
             if again and taken >= row.request.too_many:
-                self._restart(row)
+                row.retry()  # `advance` gives it its start again
                 continue
             patches = torch.stack(row.patches[:taken]).float()
             done.append((row.ticket, Generated(patches, stopped, row.seed, row.attempt + 1)))
@@ -212,11 +212,6 @@ class Rows:
     def _width(self, rows: int) -> int:
         """Rows that a step computes: those alive, or the next power of two."""
         return min(self.capacity, 1 << (rows - 1).bit_length()) if self._steady else rows
-
-    def _restart(self, row: Row) -> None:
-        place = self.alive.index(row)
-        row.retry()
-        self._g[place], self._r[place], self._past[place] = row.start
 
     def _leave(self, row: Row) -> None:
         place, last = self.alive.index(row), len(self.alive) - 1

@@ -1,7 +1,7 @@
 """The numerical fixtures under tests/data/core, opened for tests."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_core.checkpoint import load_checkpoint
-from model_core.flow_matching import Draws, ordered, time_of
+from model_core.flow_matching import Draws, Numbers, draws_of
 from model_core.sequences import Batch, Sequence
 from model_core.voxcpm import VoxCPM
 
@@ -76,21 +76,23 @@ class Fixture:
 
     def draws(self, prefix: str = "train/rng/", *, mean_mode: bool = False) -> Draws:
         """The official random draws, for the target patches alone."""
-        config = self.model().config.dit_config.cfm_config
-        low, high = config.noise_cond_prob_range
-        progress = self.facts["train"]["progress"]
-        noised = self[prefix + "noisy_rand"] > 1 - (low + progress * (high - low))
-        noise = self[prefix + "cond_noise"] * config.noise_cond_scale * noised[:, None, None]
-        r = time_of(self[prefix + "s_r"], config.t_scheduler)
-        t = time_of(self[prefix + "s_t"], config.t_scheduler)
-        low, high = config.ratio_r_neq_t_range
-        apart = self[prefix + "r_neq_t_rand"] < low + progress * (high - low)
-        r, t = ordered(r, t, apart & mean_mode)
-        keep = self[prefix + "cfg_rand"] > config.training_cfg_rate
-        mask = self["train/loss_mask"].bool().flatten()
-        return Draws(
-            keep[mask], t[mask], r[mask], swapped(self[prefix + "z"])[mask], swapped(noise)[mask]
+        numbers = Numbers(
+            keep=self[prefix + "cfg_rand"],
+            noised=self[prefix + "noisy_rand"],
+            cond_noise=swapped(self[prefix + "cond_noise"]),
+            r=self[prefix + "s_r"],
+            t=self[prefix + "s_t"],
+            apart=self[prefix + "r_neq_t_rand"],
+            noise=swapped(self[prefix + "z"]),
         )
+        draws = draws_of(
+            numbers,
+            self.model().config.dit_config.cfm_config,
+            progress=self.facts["train"]["progress"],
+            mean_mode=mean_mode,
+        )
+        mask = self["train/loss_mask"].bool().flatten()
+        return Draws(*(getattr(draws, field.name)[mask] for field in fields(Draws)))
 
 
 @lru_cache

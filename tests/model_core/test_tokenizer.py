@@ -61,7 +61,7 @@ def test_no_text_leaves_an_unknown_piece_where_bytes_are_known(text: str) -> Non
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u3000"])
 def test_an_empty_text_is_refused(text: str) -> None:
     with pytest.raises(UnspeakableText, match="the text is empty"):
-        TOKENIZERS["v2"].speakable_ids(text)
+        TOKENIZERS["v2"].check_speakable(text)
 
 
 def small_tokenizer(file: Path, *, prefix: bool, vocab: dict[str, int] | None = None) -> Path:
@@ -81,12 +81,13 @@ def test_a_text_of_which_nothing_is_known_is_refused(tmp_path: Path, prefix: boo
     tokenizer = TextTokenizer(small_tokenizer(tmp_path / "tokenizer.json", prefix=prefix))
     for text in ("Жы", "Ж ы", "☃"):
         with pytest.raises(UnspeakableText, match=text):
-            tokenizer.speakable_ids(text)
+            tokenizer.check_speakable(text)
 
 
 def test_a_text_of_which_something_is_known_is_spoken(tmp_path: Path) -> None:
     tokenizer = TextTokenizer(small_tokenizer(tmp_path / "tokenizer.json", prefix=True))
-    assert tokenizer.speakable_ids("Жab").tolist() == [1, 0, 4]
+    tokenizer.check_speakable("Жab")
+    assert tokenizer.ids("Жab").tolist() == [1, 0, 4]
 
 
 def test_a_long_text_is_not_cut_and_a_short_one_not_padded(tmp_path: Path) -> None:
