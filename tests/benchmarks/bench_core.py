@@ -20,7 +20,7 @@ from tests.benchmarks.bench_curate import machine
 from tests.benchmarks.core_run import PARTS, CoreFigures
 from tests.benchmarks.peer_voxcpm import TEXT, PeerFigures, PeerSettings
 from tests.benchmarks.peer_voxcpm import measure as measure_peer
-from tests.benchmarks.peer_voxkitchen import PeerUnavailable
+from tests.benchmarks.peers import PeerUnavailable
 from tests.benchmarks.random_checkpoint import Shape, write_random_checkpoint
 from tests.benchmarks.results import QUIET_CORES, Bar
 from tests.benchmarks.systems import CORES, ROOT, busy_cores

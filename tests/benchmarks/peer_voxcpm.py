@@ -6,7 +6,6 @@ out runs when audio is generated.
 """
 
 import json
-import os
 import subprocess
 import time
 import venv
@@ -15,7 +14,7 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.benchmarks.peer_voxkitchen import PeerUnavailable
+from tests.benchmarks.peers import PeerUnavailable, own_environment, run_program
 
 VERSION = "2.0.3"
 # The libraries that do the work are those that our core runs on.
@@ -32,7 +31,6 @@ NEEDED = (
     "transformers==5.23.0",
 )
 SCRIPT = Path(__file__).with_name("peer_voxcpm_run.py")
-TIMEOUT_S = 3600
 
 NUM_POSITIONS = 100
 TEXT = " ".join(["the quick brown fox jumps over the lazy dog"] * 11)
@@ -121,9 +119,10 @@ def prepare(environment: Path) -> float:
     except (OSError, subprocess.CalledProcessError) as error:
         raise PeerUnavailable(f"its environment: {error}") from error
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    _run([*pip, *wanted], environment / "install-needed.log", "pip install")
-    package = [*pip, "--no-deps", f"voxcpm=={VERSION}"]
-    _run(package, environment / "install.log", f"pip install voxcpm=={VERSION}")
+    needed_log, package_log = environment / "install-needed.log", environment / "install.log"
+    package = f"voxcpm=={VERSION}"
+    run_program([*pip, *wanted], needed_log, "pip install", own_environment())
+    run_program([*pip, "--no-deps", package], package_log, f"install {package}", own_environment())
     done.write_text("\n".join(wanted))
     return time.perf_counter() - started
 
@@ -150,7 +149,14 @@ def measure(
         f"--patches={settings.num_patches}",
         f"--runs={settings.num_runs}",
     ]
-    output = _run(command, work / f"voxcpm-{checkpoint.name}.log", SCRIPT.name)
+    # A setting of the caller's shell must not change what is compared.
+    plain = {k: v for k, v in own_environment().items() if not k.endswith("_NUM_THREADS")}
+    output = run_program(
+        command,
+        work / f"voxcpm-{checkpoint.name}.log",
+        SCRIPT.name,
+        plain | {"HF_HUB_OFFLINE": "1"},
+    )
     return parse(output)
 
 
@@ -166,31 +172,3 @@ def parse(output: str) -> PeerFigures:
     except (IndexError, TypeError, ValueError) as error:
         raise PeerUnavailable(f"{SCRIPT.name} printed no figures: {error}") from error
     return PeerFigures(**{**found, "audio_vae": costs})
-
-
-def _run(command: list[str], log: Path, what: str) -> str:
-    """Standard output of a command; the rest goes to `log`."""
-    # A setting of the caller's shell must not change what is compared.
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("PYTHONPATH", "VIRTUAL_ENV") and not name.endswith("_NUM_THREADS")
-    }
-    try:
-        with log.open("wb") as errors:
-            done = subprocess.run(
-                command,
-                env=environment | {"HF_HUB_OFFLINE": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerUnavailable(f"{what}: {error}") from error
-    if done.returncode:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        reason = lines[-1] if lines else "no output"
-        raise PeerUnavailable(f"{what} ended with {done.returncode}: {reason} (see {log})")
-    return done.stdout.decode(errors="replace")

@@ -11,8 +11,6 @@ from a package instead, by the way that it offers itself:
 """
 
 import json
-import os
-import subprocess
 import time
 import venv
 from dataclasses import dataclass
@@ -20,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+
+from tests.benchmarks.peers import PeerUnavailable, own_environment, run_program
 
 VERSION = "0.3.1"
 EXTRAS = "audio,segment,asr,dnsmos"
@@ -33,10 +33,6 @@ from silero_vad import get_speech_timestamps, load_silero_vad
 def silero_vad(onnx=False):
     return load_silero_vad(onnx=onnx), (get_speech_timestamps,)
 '''
-
-
-class PeerUnavailable(Exception):
-    """The peer does not install or does not run here; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +52,7 @@ def prepare(environment: Path) -> float:
     venv.create(environment, with_pip=True, clear=True)
     wanted = [f"voxkitchen[{EXTRAS}]=={VERSION}", *(f"{name}=={version(name)}" for name in SHARED)]
     install = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted]
-    _run(install, environment / "install.log", {}, "pip install")
+    run_program(install, environment / "install.log", "pip install", own_environment())
     done.write_text("\n".join(wanted))
     return time.perf_counter() - started
 
@@ -84,7 +80,7 @@ def run(
         extra_env["OMP_NUM_THREADS"] = "1"
     started = time.perf_counter()
     command = [str(environment / "bin" / "vkit"), "run", str(pipeline)]
-    _run(command, work / "vkit.log", extra_env, "vkit run")
+    run_program(command, work / "vkit.log", "vkit run", own_environment() | extra_env)
     wall_s = time.perf_counter() - started
 
     stages = work / "run"
@@ -127,24 +123,3 @@ def _pipeline(folder: Path, work: Path, whisper: Path, settings: PeerSettings) -
             {"name": "pack", "op": "pack_jsonl"},
         ],
     }
-
-
-def _run(command: list[str], log: Path, extra_env: dict[str, str], what: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    try:
-        with log.open("wb") as output:
-            done = subprocess.run(
-                command,
-                env=environment | extra_env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=3600,
-                check=False,
-            )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerUnavailable(f"{what}: {error}") from error
-    if done.returncode:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        reason = lines[-1] if lines else "no output"
-        raise PeerUnavailable(f"{what} ended with {done.returncode}: {reason} (see {log})")

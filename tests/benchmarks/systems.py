@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from tests.benchmarks import peer_voxkitchen as peer
+from tests.benchmarks.peers import PeerUnavailable
 from tests.benchmarks.results import Result
 
 CORES = len(os.sched_getaffinity(0))
@@ -40,7 +41,7 @@ def measure(key: str, folder: Path, out: Path) -> Result:
         facts = {"a": _naive, "b": _voxquarry, "c": _floor, "d": _peer, "e": _tuned}[key](
             folder, out
         )
-    except (SystemFailed, peer.PeerUnavailable) as error:
+    except (SystemFailed, PeerUnavailable) as error:
         return Result(key=key, system=NAMES[key], failure=str(error), busy_before=busy)
     return Result(key=key, system=NAMES[key], busy_before=busy, **facts)
 
@@ -54,7 +55,7 @@ def prepare_peer() -> tuple[float, str | None]:
     """Make the peer's environment: seconds that took, and why it failed if it did."""
     try:
         return peer.prepare(PEER_ENVIRONMENT), None
-    except peer.PeerUnavailable as error:
+    except PeerUnavailable as error:
         return 0.0, str(error)
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.benchmarks.peer_voxcpm import PeerFigures, parse
-from tests.benchmarks.peer_voxkitchen import PeerUnavailable
+from tests.benchmarks.peers import PeerUnavailable
 from tests.benchmarks.random_checkpoint import (
     Shape,
     Tensors,
