@@ -62,9 +62,15 @@ def speak(config: SpeakConfig, console: Console) -> None:
             load_lora(checkpoint.model, config.lora)
             merge_lora(checkpoint.model)
         synthesizer = Synthesizer(checkpoint, solver=solver, batch_size=1)
-    with console.status("Speaking"):
-        begin = time.perf_counter()
-        [(_, speech)] = synthesizer.speak([request])
+    with console.status("Reading text and voices") as status:
+        begin, made_s = time.perf_counter(), 0.0
+
+        def on_step(seconds: float) -> None:
+            nonlocal made_s
+            made_s += seconds
+            status.update(f"Speaking: {made_s:.1f} s in {time.perf_counter() - begin:.0f} s")
+
+        [(_, speech)] = synthesizer.speak([request], on_step=on_step)
         elapsed_s = time.perf_counter() - begin
     write_wave(config.output, speech.wave.numpy(), speech.sample_rate, container)
     duration_s = len(speech.wave) / speech.sample_rate

@@ -105,6 +105,11 @@ class Synthesizer:
         """Hertz of what is spoken."""
         return self.vae.config.out_sample_rate
 
+    @property
+    def patch_s(self) -> float:
+        """Seconds of speech in a patch."""
+        return self._config.patch_size * self.vae.config.out_hop / self.sample_rate
+
     def encode_reference(self, recording: Recording) -> Tensor:
         """Latent patches (A, P, C) of a voice reference. Raises DataError when it cannot be one."""
         return self._patches(recording, "the reference", "right")
@@ -113,9 +118,12 @@ class Synthesizer:
         """Latent patches (A, P, C) of a prompt. Raises DataError when it cannot be one."""
         return self._patches(recording, "the prompt", "left")
 
-    def speak(self, requests: Iterable[SpeechRequest]) -> Iterator[tuple[int, Speech]]:
+    def speak(
+        self, requests: Iterable[SpeechRequest], *, on_step: Callable[[float], None] | None = None
+    ) -> Iterator[tuple[int, Speech]]:
         """Many utterances, as they end, each with its request's number.
 
+        on_step: hears after each step how many seconds of speech it made, of all utterances.
         Raises DataError or ConfigError when the turn comes to a request that cannot be spoken;
         `prepare` says so beforehand.
         """
@@ -126,7 +134,11 @@ class Synthesizer:
                 asked[number] = self.prepare(request)
                 yield asked[number]
 
-        for number, answer in self._engine.generate(prepared()):
+        def heard(num_patches: int) -> None:
+            if on_step is not None:
+                on_step(num_patches * self.patch_s)
+
+        for number, answer in self._engine.generate(prepared(), on_step=heard):
             yield number, self._spoken(asked.pop(number), answer)
 
     def stream(self, request: SpeechRequest) -> Iterator[Tensor]:
@@ -201,9 +213,16 @@ class Synthesizer:
                     )
 
     def _voice(self, voice: Voice | None, encode: Callable[[Recording], Tensor]) -> Tensor | None:
-        if voice is None or isinstance(voice, Tensor):
-            return voice
-        return encode(voice)
+        if voice is None:
+            return None
+        if isinstance(voice, Recording):
+            return encode(voice)
+        frames, channels = self._config.patch_size, self._config.feat_dim
+        if voice.dim() != 3 or not len(voice) or voice.shape[1:] != (frames, channels):
+            raise ConfigError(
+                f"an encoded voice is (patches, {frames}, {channels}), not {tuple(voice.shape)}"
+            )
+        return voice.cpu()
 
     def _patches(self, recording: Recording, what: str, padding: Padding) -> Tensor:
         wave = voice_of(recording.wave, recording.sample_rate, what)

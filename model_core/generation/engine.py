@@ -3,7 +3,7 @@
 Rows of different length share each step, and a row that ends gives its place to a waiting request.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -34,10 +34,13 @@ class Engine:
                 model.estimator, solver or SolverConfig(), mean_mode=model.config.mean_mode
             )
 
-    def generate(self, requests: Iterable[PatchRequest]) -> Iterator[tuple[int, Generated]]:
+    def generate(
+        self, requests: Iterable[PatchRequest], *, on_step: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, Generated]]:
         """Answers with their request's number, in the order in which they end.
 
         Requests are taken as places become free, so that an endless source may be given.
+        on_step: hears after each step how many patches it made, retried attempts included.
         """
         waiting = enumerate(requests)
         rows = Rows(self.model, self._solver, self.batch_size)
@@ -53,9 +56,11 @@ class Engine:
                     room -= len(fits)
                 if not rows.alive:
                     return
-                rows.sample()
+                num_patches = len(rows.sample())
                 done = rows.retire()
                 rows.advance()
+            if on_step is not None:
+                on_step(num_patches)
             yield from done
 
     def stream(self, request: PatchRequest) -> Iterator[Tensor]:

@@ -230,3 +230,19 @@ def test_white_space_is_one_space_and_a_description_stands_before_the_text() -> 
     joined = replace(PLAIN, text="streaming audio .hello world")
     without_audio = own.prepare(CONTINUED).sequence
     assert without_audio.tokens[~without_audio.is_audio].equal(tokens(joined))
+
+
+def test_every_second_that_is_made_is_told() -> None:
+    told: list[float] = []
+    requests = (PLAIN, replace(PLAIN, max_patches=3), replace(PLAIN, seed=9))
+    spoken_s = sum(
+        len(speech.wave) / speech.sample_rate
+        for _, speech in synthesizer("v2").speak(requests, on_step=told.append)
+    )
+    assert sum(told) == pytest.approx(spoken_s)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4, 16), (3, 16, 4), (1, 3, 4, 16)])
+def test_an_encoded_voice_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="an encoded voice is"):
+        synthesizer("v2").prepare(replace(PLAIN, reference=torch.zeros(shape)))
