@@ -11,6 +11,7 @@ from model_core.generation.engine import Engine
 from model_core.generation.requests import PatchRequest
 from model_core.generation.rows import Rows, noise_of
 from model_core.sequences import collate
+from model_core.synthesis import SpeechRequest, Synthesizer
 from tests.model_core.fixtures import MODELS, Fixture, fixture, swapped
 
 cases = [fixture(name) for name in MODELS]
@@ -125,6 +126,28 @@ def test_the_audio_agrees(case: Fixture, mode: str) -> None:
     drop = (len(whole) - len(patches)) * patches.shape[1] * vae.config.out_hop
     loose = 1e-3 if case.name == "v2b" else 1e-4
     case.close(prefix + "audio", wave[:, drop:], atol=loose)
+
+
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    [(c, m) for c in cases for m in c.modes() if f"gen/{m}/audio" in c.tensors],
+    ids=[f"{c.name}-{m}" for c in cases for m in c.modes() if f"gen/{m}/audio" in c.tensors],
+)
+def test_text_and_voices_become_the_official_audio(case: Fixture, mode: str) -> None:
+    prefix, setting = f"gen/{mode}/", case.facts["gen"][mode]
+    prompt = case.tensors.get(prefix + "audio_feat")
+    checkpoint = load_checkpoint(case.folder, dtype=torch.float32)
+    request = SpeechRequest(
+        text=case.facts["target_text"],
+        reference=case.tensors.get(prefix + "ref_audio_feat"),
+        prompt=prompt,
+        prompt_text=None if prompt is None else case.facts["prompt_text"],
+        seed=setting["seed"],
+        min_patches=setting["min_len"],
+        max_patches=setting["max_len"],
+    )
+    [(_, speech)] = Synthesizer(checkpoint, solver=solver_of(case, mode)).speak([request])
+    case.close(prefix + "audio", speech.wave[None], atol=1e-3 if case.name == "v2b" else 1e-4)
 
 
 @pytest.mark.parametrize("case", cases, ids=MODELS)
