@@ -110,10 +110,10 @@ def _curate(
     dry_run: bool,
     retry_quarantined: bool,
 ) -> None:
-    from jobs.curate import CurateConfig
     from jobs.run_curate import explain, run_curate
+    from jobs.settings import Settings
 
-    config = load_profile(profile, settings or [], CurateConfig)
+    config = load_profile(profile, settings or [], Settings)
     if dry_run:
         explain(source, out, config, Console())
         return
@@ -207,10 +207,10 @@ def speak(
 @app.command()
 def doctor(profile: ProfileOption = "embedded", settings: SetOption = None) -> None:
     """What is installed, what each model resolves to, free disk, GPUs."""
-    from jobs.curate import CurateConfig
     from jobs.doctor import examine
+    from jobs.settings import Settings
 
-    healthy = examine(load_profile(profile, settings or [], CurateConfig), Console())
+    healthy = examine(load_profile(profile, settings or [], Settings), Console())
     if not healthy:
         raise typer.Exit(1)
 

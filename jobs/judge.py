@@ -22,7 +22,7 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     corpus = _opened(root)
     clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
     verdicts = judge(clips, policy)
-    corpus.write_verdicts(policy.hash, verdicts.to_arrow())
+    corpus.write_current("filter", VERDICTS, verdicts.to_arrow(), policy_hash=policy.hash)
     items = [item for _, item in corpus.latest_items(PHASE).values()]
     recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
     accounts = account(items, clips, verdicts, corpus.read_quarantine(), recordings)

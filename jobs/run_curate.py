@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.curate import PHASE, CurateConfig, curate_phase, models_of
 from jobs.judge import judge_corpus
-from pipeline.engine import ray_session, run_units
+from jobs.running import as_recorded, recorded, run_with_progress
+from pipeline.engine import ray_session
 from pipeline.planning import (
     fingerprint,
     items_of,
@@ -45,24 +44,15 @@ def run_curate(
     sources = list_sources(spec)
     models = models_of(config)
     corpus = Corpus(root)
-    record = RunRecord(corpus, PHASE, as_plain(config))
-    record.write(
+    with recorded(
+        corpus,
+        PHASE,
+        as_plain(config),
+        console,
         source=without_secrets(spec),
-        models=[{**asdict(model), "path": model.path.name} for model in models],
-    )
-    started = time.perf_counter()
-    try:
+        models=as_recorded(models),
+    ) as record:
         facts = _run(sources, corpus, config, retry, console, record)
-    except KeyboardInterrupt:
-        record.finish("interrupted", wall_s=time.perf_counter() - started)
-        console.print("Interrupted. The same command goes on from here.")
-        raise
-    except Exception as error:
-        record.finish(
-            "failed", error=f"{type(error).__name__}: {error}", wall_s=time.perf_counter() - started
-        )
-        raise
-    facts["wall_s"] = round(time.perf_counter() - started, 3)
     status = "finished" if facts["units"] else "nothing to do"
     accounts = judge_corpus(root, policy, console, quiet=True)
     record.finish(status, **facts, counts=accounts.as_dict())
@@ -89,7 +79,6 @@ def _run(
     if not unknown:
         console.print(f"Nothing to do: all {len(sources)} sources are in {corpus.root} already.")
         return {"units": 0}
-    seconds: dict[str, float] = {}
     with ray_session(config.engine) as ray_s:
         survey_started = time.perf_counter()
         with console.status(f"Taking in {len(unknown)} of {len(sources)} sources …"):
@@ -99,7 +88,16 @@ def _run(
         units = still_to_do(units_of(items, config.ingest.unit_s), ledger, retry=retry)
         record.write(ray_start_s=round(ray_s, 3), survey_s=round(survey_s, 3), units=len(units))
         run_started = time.perf_counter()
-        audio_s = _with_progress(units, corpus, config, console, seconds)
+        audio_s, seconds = run_with_progress(
+            curate_phase(config),
+            units,
+            corpus,
+            config.engine,
+            console,
+            size=_size,
+            note=_hours,
+            waiting="starting the models",
+        )
         run_s = time.perf_counter() - run_started
     starts = seconds.pop(START, 0.0)
     return {
@@ -113,38 +111,13 @@ def _run(
     }
 
 
-def _with_progress(
-    units: Sequence[Unit],
-    corpus: Corpus,
-    config: CurateConfig,
-    console: Console,
-    seconds: dict[str, float],
-) -> float:
-    """Run the units under a bar; adds to `seconds` per stage and returns seconds of audio done."""
-    total_s = sum(unit.duration_s for unit in units)
-    columns = (
-        TextColumn("curate"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TextColumn("{task.fields[hours]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    audio_s = 0.0
-    began = time.perf_counter()
-    with Progress(*columns, console=console) as progress:
-        # A file without a length in its header still is one step of the bar.
-        steps = {unit.unit_id: max(unit.duration_s, 1.0) for unit in units}
-        task = progress.add_task("curate", total=sum(steps.values()), hours="starting the models")
-        for record in run_units(curate_phase(config), units, corpus, config.engine):
-            audio_s += sum(item.duration_s for item in record.items)
-            for stage, value in record.seconds.items():
-                seconds[stage] = seconds.get(stage, 0.0) + value
-            speed = audio_s / (time.perf_counter() - began)
-            hours = f"{audio_s / 3600:.2f} of {total_s / 3600:.2f} h, {speed:.0f} × real time"
-            progress.update(task, advance=steps[record.unit_id], hours=hours)
-    return audio_s
+def _size(unit: Unit) -> float:
+    """A file without a length in its header still is one step of the bar."""
+    return max(unit.duration_s, 1.0)
+
+
+def _hours(done_s: float, total_s: float, wall_s: float) -> str:
+    return f"{done_s / 3600:.2f} of {total_s / 3600:.2f} h, {done_s / wall_s:.0f} × real time"
 
 
 def explain(spec: str, root: str, config: CurateConfig, console: Console) -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
-from schemas.arrow import QUARANTINE, TABLES, VERDICTS, Table
+from schemas.arrow import QUARANTINE, TABLES, Table
 from schemas.errors import ConfigError, StorageError
 from schemas.ids import content_id
 
@@ -94,7 +94,8 @@ class Corpus:
                 self.write_table(part, TABLES[name], table_rows)
                 parts[name] = {"part": part, "rows": len(table_rows)}
         marker = {"phase": phase, "parts": parts, "units": [asdict(unit) for unit in units]}
-        self.write_json(f"_commits/{phase}/{block}.json", marker)
+        # Compact: a phase may have a million items.
+        self.write_json(f"_commits/{phase}/{block}.json", marker, indent=None)
 
     def write_table(self, name: str, table: Table, rows: Sequence[Any] | pa.Table) -> None:
         """Write one Parquet file whole or not at all."""
@@ -107,21 +108,25 @@ class Corpus:
 
         self._write_atomically(name, write)
 
-    def write_verdicts(self, policy_hash: str, verdicts: pa.Table) -> None:
-        """Put the verdicts of a policy in the place of the ones before; they are derived data."""
-        data = verdicts.select(VERDICTS.schema.names).cast(VERDICTS.schema)
-        self.write_table("verdicts/current.parquet", VERDICTS, data)
-        marker = {
-            "phase": "filter",
-            "parts": {"verdicts": {"part": "verdicts/current.parquet", "rows": data.num_rows}},
-            "units": [],
-            "policy_hash": policy_hash,
-        }
-        self.write_json("_commits/filter/current.json", marker)
+    def write_current(self, phase: str, table: Table, data: pa.Table, **facts: Any) -> None:
+        """Put rows in the place of all that the phase wrote before: for derived data.
 
-    def write_json(self, name: str, value: Any) -> None:
+        facts: kept in the marker, such as the hash of what the rows derive from.
+        """
+        data = data.select(table.schema.names).cast(table.schema)
+        part = f"{table.name}/current.parquet"
+        self.write_table(part, table, data)
+        marker = {
+            "phase": phase,
+            "parts": {table.name: {"part": part, "rows": data.num_rows}},
+            "units": [],
+            **facts,
+        }
+        self.write_json(f"_commits/{phase}/current.json", marker)
+
+    def write_json(self, name: str, value: Any, *, indent: int | None = 1) -> None:
         """Write one JSON file whole or not at all."""
-        text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+        text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
         self._write_atomically(name, lambda sink: sink.write(text.encode()))
 
     def _write_atomically(self, name: str, write: Any) -> None:
@@ -196,6 +201,21 @@ class Corpus:
             if item.done
             or healthy.get(item.uri, item.facts.get("source")) == item.facts.get("source")
         }
+
+    def read_standing(
+        self, table: Table, phase: str, key: str, columns: Iterable[str] | None = None
+    ) -> pl.DataFrame:
+        """Rows that a later attempt of their item has not overtaken.
+
+        key: the column that holds the item's id; the table also has `attempt`.
+        """
+        wanted = list(columns) if columns is not None else table.schema.names
+        frame = self.read(table, dict.fromkeys([*wanted, key, "attempt"]))
+        ledger = self.latest_items(phase)
+        standing = [(item_id, attempt) for item_id, (attempt, item) in ledger.items() if item.done]
+        schema = {key: pl.String, "attempt": pl.Int64}
+        latest = pl.DataFrame(standing, schema=schema, orient="row")
+        return frame.join(latest, on=list(schema), how="semi").select(wanted)
 
     def read_quarantine(self) -> pl.DataFrame:
         """Rows of `quarantine` that still stand: a later attempt overtakes an earlier one."""

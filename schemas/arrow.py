@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.errors import StorageError
+from schemas.references import Duplicate, Reference
 from schemas.rows import Clip, Quarantined, Recording, Verdict
 
 VERSION_KEY = b"voxquarry.table"
@@ -104,5 +105,9 @@ RECORDINGS = Table(name="recordings", version=1, row=Recording)
 CLIPS = Table(name="clips", version=1, row=Clip)
 VERDICTS = Table(name="verdicts", version=1, row=Verdict)
 QUARANTINE = Table(name="quarantine", version=1, row=Quarantined)
+REFERENCES = Table(name="references", version=1, row=Reference)
+DUPLICATES = Table(name="duplicates", version=1, row=Duplicate)
 
-TABLES = {table.name: table for table in (RECORDINGS, CLIPS, VERDICTS, QUARANTINE)}
+TABLES = {
+    table.name: table for table in (RECORDINGS, CLIPS, VERDICTS, QUARANTINE, REFERENCES, DUPLICATES)
+}

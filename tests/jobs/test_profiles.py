@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobs.curate import CurateConfig, curate_phase, model_names
+from jobs.curate import curate_phase, model_names
+from jobs.settings import Settings
 from pipeline.engine import pools_of
 from pipeline.profile import load_profile, shipped_profiles
 from schemas.errors import ConfigError
@@ -13,14 +14,14 @@ def test_both_profiles_are_shipped() -> None:
 
 
 def test_the_embedded_profile_is_one_pool_without_gpu() -> None:
-    config = load_profile("embedded", [], CurateConfig)
+    config = load_profile("embedded", [], Settings)
     assert [name for name, _ in pools_of(curate_phase(config))] == ["cpu"]
     assert not any(pool.num_gpus for pool in config.engine.pools.values())
     assert dict(model_names(config))["speaker"] == "ge2e"
 
 
 def test_the_cluster_profile_gives_the_recogniser_gpus_and_fuses_the_rest() -> None:
-    config = load_profile("cluster", [], CurateConfig)
+    config = load_profile("cluster", [], Settings)
     pools = [(name, [stage.name for stage in s]) for name, s in pools_of(curate_phase(config))]
     assert pools == [
         ("cpu", ["vad", "segmentation", "signal"]),
@@ -33,4 +34,4 @@ def test_the_cluster_profile_gives_the_recogniser_gpus_and_fuses_the_rest() -> N
 
 def test_a_stage_that_does_not_exist_cannot_be_placed() -> None:
     with pytest.raises(ConfigError, match="stages that do not exist"):
-        load_profile("cluster", ["engine.placement.transcribe=gpu"], CurateConfig)
+        load_profile("cluster", ["engine.placement.transcribe=gpu"], Settings)
