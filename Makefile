@@ -11,9 +11,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	$(PIP) install --quiet -c constraints.txt -e '.[cluster,dev]'
 	touch $@
 
-# The main job on the bundled real recordings: clips, the table, the report.
+# The main job on the bundled real recordings: clips, references, descriptions, the report.
 demo: .venv/.ready
-	$(BIN)/voxquarry run tests/data/devset/manifest.csv --out demo-corpus --profile embedded
+	$(BIN)/voxquarry curate tests/data/devset/manifest.csv --out demo-corpus --profile embedded
+	$(BIN)/voxquarry mine demo-corpus
+	$(BIN)/voxquarry annotate demo-corpus
+	$(BIN)/voxquarry report demo-corpus
 
 test: .venv/.ready
 	$(BIN)/pytest
@@ -23,10 +26,11 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Prints tables of speeds, each measured in one run; about thirty minutes on two cores.
+# Prints tables of speeds, each measured in one run; about forty minutes on two cores.
 bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_curate
 	$(BIN)/python -m tests.benchmarks.bench_core
+	$(BIN)/python -m tests.benchmarks.bench_mine
 
 clean:
 	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus bench-out

@@ -19,11 +19,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from annotators.calibration import VoiceThresholds
 from schemas.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["vad", "asr", "mos", "speaker", "model"]
+Kind = Literal["vad", "asr", "mos", "speaker", "expert", "model"]
 Origin = Literal["path", "package", "hub"]
 
 _HASH_BLOCK = 1 << 20
@@ -45,6 +46,9 @@ class KnownModel:
     """Commit of that repository; None follows its main branch."""
     files: tuple[str, ...] = ()
     """File names that the model needs; empty means whatever is there."""
+    voices: VoiceThresholds | None = None
+    """Of a speaker encoder: from which cosine on two clips are one voice; null where nobody
+    measured it. `voxquarry doctor --calibrate` measures it on a corpus."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,12 +104,42 @@ _KNOWN: dict[str, KnownModel] = {
             kind="speaker",
             package="resemblyzer",
             inside="pretrained.pt",
+            # Between what clips of 7 s (0.77, 0.84) and the same recordings in clips of 3.4 s
+            # (0.72, 0.82) calibrate to, and on the strict side for voices: two of the four are
+            # much alike. The 0.7 of
+            # the VoxCPM2 paper is for its own encoder.
+            voices=VoiceThresholds(
+                min_cosine=0.76,
+                min_voice_cosine=0.85,
+                equal_error=0.0524,
+                equal_error_cosine=0.7697,
+                false_accept=0.0,
+                recall=0.9383,
+                precision=1.0,
+                voices=4,
+                same_pairs=2039,
+                different_pairs=3317,
+                data="104 clean clips of 4 speakers of the development set, 2.1 to 13.7 s",
+            ),
         ),
         KnownModel(
             name="ecapa",
             kind="speaker",
             hub="speechbrain/spkrec-ecapa-voxceleb",
+            # Its voices are not calibrated: nobody has measured it here.
             files=("embedding_model.ckpt",),
+        ),
+        # Both experts are licensed CC-BY-NC-SA-4.0, so not for commercial use; give another
+        # checkpoint by its path.
+        KnownModel(
+            name="age-gender",
+            kind="expert",
+            hub="audeering/wav2vec2-large-robust-24-ft-age-gender",
+        ),
+        KnownModel(
+            name="emotion-dim",
+            kind="expert",
+            hub="audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim",
         ),
         *(
             KnownModel(
@@ -121,6 +155,11 @@ _KNOWN: dict[str, KnownModel] = {
         ),
     )
 }
+
+
+def known_model(name: str) -> KnownModel | None:
+    """The entry of a name, if it has one."""
+    return _KNOWN.get(name)
 
 
 def known_models() -> tuple[KnownModel, ...]:

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from annotators.registry import ResolvedModel
-from pipeline.engine import EngineConfig, run_units
+from pipeline.engine import EngineConfig, ray_session, run_units
 from pipeline.run_record import RunRecord
 from pipeline.storage import Corpus
 from pipeline.work import Phase, Unit
@@ -81,6 +81,48 @@ def run_with_progress(
             told = note(done, total, time.perf_counter() - began)
             progress.update(task, completed=done, note=told)
     return audio_s, seconds
+
+
+@dataclass(slots=True)
+class Working:
+    """What the steps of one run share, and what its record will say of them."""
+
+    corpus: Corpus
+    engine: EngineConfig
+    console: Console
+    ray: ExitStack
+    """Ends the Ray that was started for the run."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    units: int = 0
+
+    def start_ray(self) -> None:
+        """Connect to Ray, unless it is done already."""
+        ray_s = self.ray.enter_context(ray_session(self.engine))
+        self.facts["ray_start_s"] = self.facts.get("ray_start_s", 0.0) + round(ray_s, 3)
+
+    def work(self, phase: Phase, units: Sequence[Unit], unit: str) -> None:
+        """Run units, if there are any. unit: what a phase's items are called, in the plural."""
+        name = phase.name
+        self.facts[f"{name}_units"] = self.facts.get(f"{name}_units", 0) + len(units)
+        self.units += len(units)
+        if not units:
+            return
+        self.start_ray()
+        started = time.perf_counter()
+        _, seconds = run_with_progress(
+            phase,
+            units,
+            self.corpus,
+            self.engine,
+            self.console,
+            size=lambda block: float(len(block.items)),
+            note=lambda done, total, _: f"{done:,.0f} of {total:,.0f} {unit}",
+        )
+        self.facts[f"{name}_s"] = self.facts.get(f"{name}_s", 0.0) + _since(started)
+        stages = self.facts.setdefault("stage_seconds", {})
+        for stage, value in seconds.items():
+            key = f"{name}.{stage}"
+            stages[key] = round(stages.get(key, 0.0) + value, 3)
 
 
 def _since(started: float) -> float:

@@ -2,12 +2,23 @@
 
 from dataclasses import dataclass, field
 
+from jobs.annotate import AnnotateConfig
 from jobs.curate import CurateConfig
+from pipeline.chat.config import ChatConfig
+from stages.experts import ExpertsConfig
 from stages.mining import MiningConfig
+from stages.near_duplicates import DuplicatesConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings(CurateConfig):
     """The curate phase's stages by their names, then the phases that follow."""
 
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     mine: MiningConfig = field(default_factory=MiningConfig)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    annotate: AnnotateConfig = field(default_factory=AnnotateConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    """The audio language model that writes descriptions; without a url the grammar does."""
+    judge: ChatConfig = field(default_factory=ChatConfig)
+    """A second one that judges them blind."""

@@ -168,7 +168,8 @@ def run_units(
     ordered = sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id))
     size = config.units_per_commit
     rows = [{"unit": pickle.dumps(unit, protocol=5)} for unit in ordered]
-    dataset: Dataset = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
+    num_blocks = -(-len(rows) // size)
+    dataset: Dataset = ray.data.from_items(rows, override_num_blocks=num_blocks)
     groups = pools_of(phase)
     for index, (pool_name, stages) in enumerate(groups):
         pool = config.pools[pool_name]
@@ -183,7 +184,10 @@ def run_units(
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=pool.size(), max_tasks_in_flight_per_actor=1),
+            # A worker without a block would only cost its start.
+            compute=ActorPoolStrategy(
+                size=min(pool.size(), num_blocks), max_tasks_in_flight_per_actor=1
+            ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
         )

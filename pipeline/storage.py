@@ -13,10 +13,12 @@ overwrites itself with the same rows.
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,9 +85,12 @@ class Corpus:
     # ---------------------------------------------------------------- writing
 
     def commit(
-        self, phase: str, units: Sequence[UnitRecord], rows: Mapping[str, Sequence[Any]]
+        self, phase: str, units: Sequence[UnitRecord], rows: Mapping[str, Sequence[Any] | pa.Table]
     ) -> None:
-        """Write the rows of a block of units, all or nothing."""
+        """Write the rows of a block of units, all or nothing.
+
+        rows: table name → rows of its type, or an Arrow table of its schema.
+        """
         block = content_id(*sorted(unit.unit_id for unit in units))
         parts = {}
         for name, table_rows in rows.items():
@@ -174,17 +179,41 @@ class Corpus:
         self, table: Table, columns: Iterable[str] | None = None, filters: Any = None
     ) -> pl.DataFrame:
         """The committed rows of a table; `columns` keeps audio out of memory if not needed."""
-        names = self.parts(table.name)
         wanted = list(columns) if columns is not None else table.schema.names
-        pieces = []
-        for name in names:
-            path = f"{self.path}/{name}"
-            table.check(pq.read_schema(path, filesystem=self.fs), name)
-            pieces.append(pq.read_table(path, columns=wanted, filesystem=self.fs, filters=filters))
+        pieces = [piece for _, piece in self.scan(table, wanted, filters)]
         empty = pa.schema([table.schema.field(name) for name in wanted]).empty_table()
         frame = pl.from_arrow(pa.concat_tables([*pieces, empty]).replace_schema_metadata())
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+    def scan(
+        self, table: Table, columns: Sequence[str], filters: Any = None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Each committed part's name and rows: what a plan needs to say which rows lie where."""
+        wanted = list(columns)
+        for name in self.parts(table.name):
+            path = f"{self.path}/{name}"
+            with pq.ParquetFile(path, filesystem=self.fs) as file:
+                table.check(file.schema_arrow, name)
+                if filters is None:
+                    yield name, file.read(columns=wanted)
+                    continue
+            yield name, pq.read_table(path, columns=wanted, filesystem=self.fs, filters=filters)
+
+    def read_rows(self, part: str, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Some rows of a part, in the order asked for; only the row groups that hold them are read.
+
+        rows: (n,) numbers from the start of the part.
+        """
+        with pq.ParquetFile(f"{self.path}/{part}", filesystem=self.fs) as file:
+            metadata = file.metadata
+            sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            starts = np.concatenate(([0], np.cumsum(sizes)))
+            groups = np.searchsorted(starts, rows, side="right") - 1
+            wanted = np.unique(groups)
+            shift = np.cumsum(starts[wanted + 1] - starts[wanted]) - starts[wanted + 1]
+            read = file.read_row_groups(wanted.tolist(), columns=list(columns))
+        return read.take(rows + shift[np.searchsorted(wanted, groups)])
 
     def latest_items(self, phase: str) -> dict[str, tuple[int, Item]]:
         """How every item of a phase ended at its last attempt: item id → (attempt, item)."""
@@ -233,6 +262,11 @@ class Corpus:
         """One JSON file of the corpus."""
         with self.fs.open_input_stream(f"{self.path}/{name}") as source:
             return json.loads(source.read())
+
+    def find_json(self, name: str) -> Any | None:
+        """One JSON file of the corpus, or None where it is not there."""
+        found = self.fs.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
+        return self.read_json(name) if found else None
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run record, oldest first."""

@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.guard import Failure
 from pipeline.storage import Corpus, Item, UnitRecord
+from schemas.arrow import TABLES
 from schemas.ids import content_id
 from schemas.rows import Quarantined
 from stages.base import Stage
@@ -53,8 +56,9 @@ class Phase:
     stages: tuple[Stage[Any], ...]
     placement: Mapping[str, str]
     """Stage name → pool name; stages that are not named run in the pool `cpu`."""
-    write: Callable[[Any, Any | None], Mapping[str, Sequence[Any]]]
-    """Item plan and its finished row (None: it failed) → rows per table."""
+    write: Callable[[Any, Any | None], Mapping[str, Sequence[Any] | pa.Table]]
+    """Item plan and its finished row (None: it failed) → rows per table; a table that can have
+    thousands of rows per item takes them as an Arrow table."""
     measure: Callable[[Any], float]
     """Row → seconds of audio that were really there."""
 
@@ -72,7 +76,7 @@ class Progress:
 
 def finish(phase: Phase, corpus: Corpus, block: Sequence[Progress]) -> list[UnitRecord]:
     """Commit a block of units and say how they ended."""
-    tables: dict[str, list[Any]] = {}
+    tables: dict[str, list[Sequence[Any] | pa.Table]] = {}
     records = []
     for progress in block:
         counts: dict[str, int] = {}
@@ -85,7 +89,7 @@ def finish(phase: Phase, corpus: Corpus, block: Sequence[Progress]) -> list[Unit
             if failed:
                 outcome["quarantine"] = [_quarantined(phase, progress.unit, item, failed)]
             for table, rows in outcome.items():
-                tables.setdefault(table, []).extend(rows)
+                tables.setdefault(table, []).append(rows)
                 counts[table] = counts.get(table, 0) + len(rows)
             items.append(
                 Item(
@@ -105,8 +109,22 @@ def finish(phase: Phase, corpus: Corpus, block: Sequence[Progress]) -> list[Unit
                 seconds={stage: round(value, 4) for stage, value in progress.seconds.items()},
             )
         )
-    corpus.commit(phase.name, records, tables)
+    corpus.commit(phase.name, records, {name: _joined(name, p) for name, p in tables.items()})
     return records
+
+
+def _joined(name: str, pieces: Sequence[Sequence[Any] | pa.Table]) -> Sequence[Any] | pa.Table:
+    """Rows of many items as one; Arrow if any of them are."""
+    rows: list[Any] = []
+    tables: list[pa.Table] = []
+    for piece in pieces:
+        if isinstance(piece, pa.Table):
+            tables.append(piece)
+        else:
+            rows.extend(piece)
+    if not tables:
+        return rows
+    return pa.concat_tables([*tables, TABLES[name].to_arrow(rows)])
 
 
 def _quarantined(phase: Phase, unit: Unit, item: WorkItem, failed: Failure[Any]) -> Quarantined:

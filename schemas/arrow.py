@@ -7,13 +7,16 @@ write and on read.
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 
+from schemas.attributes import Attributes, Level, Traits
+from schemas.descriptions import Description
 from schemas.errors import StorageError
-from schemas.references import Duplicate, Reference
+from schemas.references import Duplicate, MinedSession, Reference
 from schemas.rows import Clip, Quarantined, Recording, Verdict
 
 VERSION_KEY = b"voxquarry.table"
@@ -38,8 +41,7 @@ class Table:
     @property
     def schema(self) -> pa.Schema:
         """Arrow schema with `name/version` in its metadata."""
-        tag = f"{self.name}/{self.version}".encode()
-        return pa.schema(_struct_fields(self.row), metadata={VERSION_KEY: tag})
+        return _schema_of(self)
 
     def to_arrow(self, rows: Sequence[Any]) -> pa.Table:
         """Rows of this table's type, as a table of this schema."""
@@ -64,6 +66,13 @@ class Table:
                 raise StorageError(
                     f"{where}: column {field.name} is {found}, the schema says {field.type}"
                 )
+
+
+@cache
+def _schema_of(table: Table) -> pa.Schema:
+    """Made once per table: a corpus has thousands of parts, and each is checked."""
+    tag = f"{table.name}/{table.version}".encode()
+    return pa.schema(_struct_fields(table.row), metadata={VERSION_KEY: tag})
 
 
 def _struct_fields(row: type) -> "list[pa.Field[Any]]":
@@ -107,7 +116,17 @@ VERDICTS = Table(name="verdicts", version=1, row=Verdict)
 QUARANTINE = Table(name="quarantine", version=1, row=Quarantined)
 REFERENCES = Table(name="references", version=1, row=Reference)
 DUPLICATES = Table(name="duplicates", version=1, row=Duplicate)
+SESSIONS = Table(name="sessions", version=1, row=MinedSession)
+ATTRIBUTES = Table(name="attributes", version=1, row=Attributes)
+LEVELS = Table(name="levels", version=1, row=Level)
+TRAITS = Table(name="traits", version=1, row=Traits)
+DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
 
 TABLES = {
-    table.name: table for table in (RECORDINGS, CLIPS, VERDICTS, QUARANTINE, REFERENCES, DUPLICATES)
+    table.name: table
+    for table in (
+        *(RECORDINGS, CLIPS, VERDICTS, QUARANTINE),
+        *(REFERENCES, DUPLICATES, SESSIONS),
+        *(ATTRIBUTES, LEVELS, TRAITS, DESCRIPTIONS),
+    )
 }

@@ -14,6 +14,8 @@
         ├── SilentAudio        a voice prompt or reference without a voice
         ├── UnspeakableText    a text that is empty, or that the vocabulary does not know
         ├── MissingSource      the uri cannot be opened
+        ├── MalformedAnswer    a model answered something else than it was asked for
+        ├── MixedEmbeddings    clips of a session were measured by different speaker encoders
         └── DuplicateRecording the same bytes were already taken in under another uri
 
 A stage raises; the engine decides. Anything that is not a `DataError` is our own bug or a broken
@@ -78,5 +80,13 @@ class MissingSource(DataError):
     """The uri does not exist, may not be read, or failed while it was read."""
 
 
+class MalformedAnswer(DataError):
+    """A model's answer is not the JSON that was asked for, or cannot be used."""
+
+
 class DuplicateRecording(DataError):
     """Another uri of this corpus holds the very same bytes."""
+
+
+class MixedEmbeddings(DataError):
+    """Speaker embeddings of different sizes cannot be compared."""
