@@ -150,6 +150,67 @@ def _report(corpus: str, policy: str, output: Path | None) -> None:
 
 
 @app.command()
+def mine(
+    corpus: CorpusArgument,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Find, for every accepted clip, clips of the same voice in its session.
+
+    Writes the tables references (at most mine.references_per_target a clip, clean, never the clip
+    directly before it), sessions, and duplicates (clips that repeat others, which take no part).
+    How alike two voices must be is calibrated per speaker encoder; [bold]voxquarry doctor
+    --calibrate CORPUS[/bold] does it on your own recordings. Another policy mines only the
+    sessions whose accepted clips it changes.
+    """
+    from jobs.run_mine import run_mine
+    from jobs.settings import Settings
+
+    config = load_profile(profile, settings or [], Settings)
+    run_mine(corpus, config, policy=policy, retry=retry_quarantined, console=Console())
+
+
+@app.command()
+def annotate(
+    corpus: CorpusArgument,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    relevel: Annotated[
+        bool,
+        typer.Option(
+            "--relevel",
+            help="Find anew what is high or low in this corpus; the first run's levels hold until "
+            "then, so that words keep their meaning as the corpus grows.",
+        ),
+    ] = False,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Measure what each accepted clip's voice does, and describe the expressive ones in words.
+
+    Writes the tables attributes (pitch, loudness, timbre, gender, age …), levels and traits (where
+    a clip stands in its corpus), and descriptions. A grammar writes them from what was measured;
+    with chat.url an audio language model behind any OpenAI-compatible endpoint does, at most for
+    chat.ceiling, its key taken from the environment. What a measurement or an expert contradicts
+    is taken out of a description. annotate.share is how much of the corpus is described.
+    """
+    from jobs.run_annotate import run_annotate
+    from jobs.settings import Settings
+
+    config = load_profile(profile, settings or [], Settings)
+    run_annotate(
+        corpus,
+        config,
+        policy=policy,
+        relevel=relevel,
+        retry=retry_quarantined,
+        console=Console(),
+    )
+
+
+@app.command()
 def speak(
     text: Annotated[str, typer.Option("--text", "-t", help="What to say.")],
     checkpoint: Annotated[
@@ -205,12 +266,30 @@ def speak(
 
 
 @app.command()
-def doctor(profile: ProfileOption = "embedded", settings: SetOption = None) -> None:
+def doctor(
+    profile: ProfileOption = "embedded",
+    settings: SetOption = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Instead, measure on this corpus from which cosine on two clips are one voice, "
+            "and keep it there for `voxquarry mine`. Its recordings must declare their speakers.",
+        ),
+    ] = None,
+) -> None:
     """What is installed, what each model resolves to, free disk, GPUs."""
-    from jobs.doctor import examine
     from jobs.settings import Settings
 
-    healthy = examine(load_profile(profile, settings or [], Settings), Console())
+    config = load_profile(profile, settings or [], Settings)
+    if calibrate is not None:
+        from jobs.voice_thresholds import calibrate as calibrate_on
+
+        calibrate_on(calibrate, config.mine, Console())
+        return
+    from jobs.doctor import examine
+
+    healthy = examine(config, Console())
     if not healthy:
         raise typer.Exit(1)
 

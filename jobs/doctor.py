@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from annotators.registry import resolve
-from jobs.curate import CurateConfig, model_names
+from jobs.curate import model_names
+from jobs.settings import Settings
 from pipeline.run_record import versions
 from schemas.errors import ModelLoadError
 
@@ -17,7 +18,7 @@ from schemas.errors import ModelLoadError
 LOW_DISK_GB = 5.0
 
 
-def examine(config: CurateConfig, console: Console) -> bool:
+def examine(config: Settings, console: Console) -> bool:
     """Print what is installed and what each model resolves to; False if something is missing."""
     machine = Table("machine", "", title="Machine", show_header=False)
     machine.add_row("cores", str(os.cpu_count()))
@@ -37,7 +38,8 @@ def examine(config: CurateConfig, console: Console) -> bool:
 
     models = Table("stage", "model", "from", "hash", "where", title="Models of this profile")
     healthy = enough
-    for stage, name in model_names(config):
+    experts = [("experts", name) for name in config.experts.models]
+    for stage, name in [*model_names(config), *experts]:
         try:
             found = resolve(name)
             models.add_row(stage, name, found.origin, found.hash[:12], str(found.path))

@@ -6,12 +6,25 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jobs.annotate import PHASE as ANNOTATE
+from jobs.annotate import descriptions_in
 from jobs.curate import PHASE
+from jobs.mine import DUPLICATES_PHASE
+from jobs.mine import PHASE as MINE
 from pipeline.policy import judge, load_policy
 from pipeline.report import ReportData, write_report
+from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.storage import Corpus
 from pipeline.summary import Accounts, account, render
-from schemas.arrow import CLIPS, RECORDINGS, VERDICTS
+from schemas.arrow import (
+    ATTRIBUTES,
+    CLIPS,
+    DUPLICATES,
+    RECORDINGS,
+    REFERENCES,
+    TRAITS,
+    VERDICTS,
+)
 from schemas.errors import ConfigError
 
 
@@ -25,7 +38,9 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     corpus.write_current("filter", VERDICTS, verdicts.to_arrow(), policy_hash=policy.hash)
     items = [item for _, item in corpus.latest_items(PHASE).values()]
     recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
-    accounts = account(items, clips, verdicts, corpus.read_quarantine(), recordings)
+    # The books are of audio; sessions and clips that a later phase could not do are no audio lost.
+    quarantine = corpus.read_quarantine().filter(phase=PHASE)
+    accounts = account(items, clips, verdicts, quarantine, recordings)
     if not quiet:
         render(accounts, {}, console)
         seconds = time.perf_counter() - started
@@ -47,6 +62,7 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
         quarantine=corpus.read_quarantine(),
         policy=policy,
         runs=corpus.runs(),
+        voices=_voices(corpus),
         load_audio=lambda ids: _audio(corpus, ids),
     )
     if output is None and not corpus.is_local:
@@ -56,11 +72,30 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
     console.print(f"Report: {path}")
 
 
+TRAITS_SHOWN = (*WORDS, "arousal")
 NOT_SHOWN = {"audio", "words", "speaker_embedding"}
 SHOWN_OF_RECORDINGS = [
     *("recording_id", "uri", "session_id", "speaker", "language", "licence"),
     *("duration_s", "sample_rate", "channels", "codec", "flags"),
 ]
+
+
+def _voices(corpus: Corpus) -> Voices:
+    """What mine and annotate left, of accepted clips."""
+    kept = corpus.read(VERDICTS, ["clip_id", "accepted"]).filter("accepted")
+    traits = corpus.read(TRAITS, ["clip_id", *TRAITS_SHOWN])
+    measures = ["clip_id", *(name for name, _, _ in MEASURES if name not in TRAITS_SHOWN)]
+    attributes = corpus.read_standing(ATTRIBUTES, ANNOTATE, "clip_id", measures)
+    return Voices(
+        references=corpus.read_standing(
+            REFERENCES, MINE, "session_id", ["target_id", "reference_id", "cosine", "rank"]
+        ).join(kept, left_on="target_id", right_on="clip_id", how="semi"),
+        duplicates=corpus.read_standing(
+            DUPLICATES, DUPLICATES_PHASE, "text_id", ["clip_id"]
+        ).height,
+        attributes=attributes.join(traits, on="clip_id").join(kept, on="clip_id", how="semi"),
+        descriptions=descriptions_in(corpus).join(kept, on="clip_id", how="semi"),
+    )
 
 
 def _opened(root: str) -> Corpus:

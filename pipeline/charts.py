@@ -65,9 +65,36 @@ def histogram(
         f"{escape(unit)}</text>"
     )
     median = _short(float(np.median(everything)))
-    title = f"{label}: {kept.size} kept and {rejected.size} rejected clips, median {median} {unit}"
+    told = (
+        f"{kept.size} kept and {rejected.size} rejected clips" if rejected.size else f"{kept.size}"
+    )
+    title = f"{label}: {told}, median {median} {unit}"
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def bars(label: str, counts: Sequence[tuple[str, int]]) -> Markup:
+    """A bar per name, in the order given, with its count."""
+    if not counts:
+        return Markup('<p class="empty">not measured</p>')
+    row, names_w, counts_w = 20, 110, 60
+    height = row * len(counts) + 6
+    most = max(1, max(count for _, count in counts))
+    parts = []
+    for index, (name, count) in enumerate(counts):
+        y = 3 + index * row
+        width = (WIDTH - names_w - counts_w) * count / most
+        parts.append(
+            f'<text x="{names_w - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{names_w}" y="{y + 3}" width="{max(0.5, width):.1f}" height="{row - 6}" '
+            f'fill="{KEPT}"/>'
+            f'<text x="{names_w + width + 6:.1f}" y="{y + 14}">{count:,}</text>'
+        )
+    title = f"{label}: " + ", ".join(f"{name} {count}" for name, count in counts)
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
 

@@ -16,13 +16,14 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from pipeline.charts import histogram
 from pipeline.policy import Policy
+from pipeline.report_voices import Voices, attributes_of, descriptions_of, references_of
 from pipeline.summary import Accounts
 
 # Enough for the shape of any histogram; a corpus of millions is drawn from a sample.
 MOST_DRAWN = 200_000
 SAMPLES = 12
-# FLAC of the kept samples, and of the rejected ones; in base64 the two fill two thirds of the 8 MB
-# that a mail or a review tool still takes. What does not fit is listed without sound.
+# FLAC of the kept samples, and of the rejected ones; in base64 they and the described ones stay
+# below the 8 MB that a mail or a review tool still takes. What does not fit is listed without sound.
 MOST_AUDIO_BYTES = 2_000_000
 # FLAC of speech at 16 bit: 1.04 bytes a sample on the development set.
 FLAC_BYTES_PER_SAMPLE = 1.1
@@ -59,6 +60,7 @@ class ReportData:
     quarantine: pl.DataFrame
     policy: Policy
     runs: Sequence[Mapping[str, Any]]
+    voices: Voices
     load_audio: Callable[[Sequence[str]], Mapping[str, bytes]]
     """Clip ids → FLAC; asked for the samples alone."""
 
@@ -90,9 +92,14 @@ def render_report(data: ReportData) -> str:
         charts=_charts(data),
         groups=_groups(data),
         samples=[
-            ("Kept", _with_audio(_spread(kept, "session_id"), data)),
-            ("Rejected", _with_audio(_spread(rejected, "first_reason"), data)),
+            ("Kept", _with_audio(_spread(kept, "session_id"), data, MOST_AUDIO_BYTES)),
+            ("Rejected", _with_audio(_spread(rejected, "first_reason"), data, MOST_AUDIO_BYTES)),
         ],
+        references=references_of(data.voices, data.accounts.clips_kept),
+        attributes=attributes_of(data.voices),
+        descriptions=descriptions_of(
+            data.voices, kept, lambda clips, room: _with_audio(clips, data, room)
+        ),
         quarantine=data.quarantine.head(MOST_ROWS).to_dicts(),
         quarantine_total=data.quarantine.height,
         flagged=flagged.head(MOST_ROWS).to_dicts(),
@@ -185,11 +192,11 @@ def _spread(clips: pl.DataFrame, by: str) -> pl.DataFrame:
     return ranked.sort("turn", by, "clip_id").head(SAMPLES)
 
 
-def _with_audio(clips: pl.DataFrame, data: ReportData) -> list[dict[str, Any]]:
+def _with_audio(clips: pl.DataFrame, data: ReportData, room: int) -> list[dict[str, Any]]:
+    """The clips' rows, each with its sound as far as there is room for it, in bytes of FLAC."""
     audio = data.load_audio(clips["clip_id"].to_list())
     names = dict(data.recordings.select("recording_id", "uri").rows())
     rows = []
-    room = MOST_AUDIO_BYTES
     for row in clips.to_dicts():
         sound = audio.get(row["clip_id"])
         row["recording"] = names.get(row["recording_id"], "").rpartition("/")[2]

@@ -17,9 +17,21 @@ import soundfile as sf
 from pipeline.charts import histogram
 from pipeline.policy import judge, load_policy
 from pipeline.report import MOST_GROUPS, MOST_ROWS, SAMPLES, ReportData, render_report, write_report
+from pipeline.report_voices import DESCRIBED_SAMPLES, MOST_DESCRIBED_BYTES, Voices
 from pipeline.storage import Item
 from pipeline.summary import account
-from schemas.arrow import CLIPS, QUARANTINE, RECORDINGS, Table
+from schemas.arrow import (
+    ATTRIBUTES,
+    CLIPS,
+    DESCRIPTIONS,
+    QUARANTINE,
+    RECORDINGS,
+    REFERENCES,
+    Table,
+)
+from schemas.attributes import Attributes
+from schemas.descriptions import AttributeVerdict, Claim, Description
+from schemas.references import Reference
 from schemas.rows import Clip, Quarantined, Recording, Wave
 from stages.encoding import flac_bytes
 
@@ -36,6 +48,20 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 POLICY = load_policy("default")
 
 
+def frame(table: Table, rows: Sequence[Any]) -> pl.DataFrame:
+    made = pl.from_arrow(table.to_arrow(rows).replace_schema_metadata())
+    assert isinstance(made, pl.DataFrame)
+    return made
+
+
+NO_VOICES = Voices(
+    references=frame(REFERENCES, []),
+    duplicates=0,
+    attributes=frame(ATTRIBUTES, []),
+    descriptions=frame(DESCRIPTIONS, []),
+)
+
+
 @dataclass
 class Library:
     """The clips' sound, and who asked for it."""
@@ -46,12 +72,6 @@ class Library:
     def __call__(self, clip_ids: Sequence[str]) -> dict[str, bytes]:
         self.asked.append(clip_ids)
         return {name: self.sounds[name] for name in clip_ids}
-
-
-def frame(table: Table, rows: Sequence[Any]) -> pl.DataFrame:
-    made = pl.from_arrow(table.to_arrow(rows).replace_schema_metadata())
-    assert isinstance(made, pl.DataFrame)
-    return made
 
 
 def recording(session: str, duration_s: float, **changes: Any) -> Recording:
@@ -119,6 +139,7 @@ def data_of(
         quarantine=ill,
         policy=POLICY,
         runs=[],
+        voices=NO_VOICES,
         load_audio=library,
     )
     return replace(shown, **changes)
@@ -352,3 +373,108 @@ def test_in_a_browser_hostile_names_run_nothing(speech: ReportData, tmp_path: Pa
     assert "voxquarry report" in title[1]
     assert "<img" not in dom
     assert dom.count("data-duration=") == 2 * SAMPLES
+
+
+def described(clip_id: str, text: str, **changes: Any) -> Description:
+    made = Description(
+        clip_id=clip_id,
+        language="en",
+        text=text,
+        text_written=text,
+        attributes=(Claim(name="gender", value="female"),),
+        writer="grammar",
+        model="grammar-1",
+        verified=(
+            AttributeVerdict(name="gender", claimed="female", verdict="confirmed"),
+            AttributeVerdict(name="age", claimed="child", verdict="contradicted"),
+        ),
+        accepted=True,
+        reasons=(),
+        attempt=1,
+    )
+    return replace(made, **changes)
+
+
+def test_descriptions_stand_beside_their_sound_and_references_are_counted(
+    speech: ReportData,
+) -> None:
+    kept = speech.clips.filter("accepted").sort("clip_id")["clip_id"].to_list()
+    pairs = [
+        Reference(
+            target_id=target, reference_id=kept[-1], session_id="s", cosine=0.9, rank=i, attempt=1
+        )
+        for number, target in enumerate(kept[:4])
+        for i in range(number)
+    ]
+    voices = Voices(
+        references=frame(REFERENCES, pairs),
+        duplicates=3,
+        attributes=frame(
+            ATTRIBUTES,
+            [
+                Attributes(
+                    clip_id=name,
+                    f0_median_hz=200.0 + i,
+                    loudness_lufs=-20.0,
+                    gender="female",
+                    age="adult",
+                    attempt=1,
+                )
+                for i, name in enumerate(kept)
+            ],
+        ).with_columns(
+            pl.lit("high").alias("pitch"),
+            pl.lit("slow").alias("rate"),
+            pl.lit("soft").alias("energy"),
+            pl.lit(0.2).alias("arousal"),
+        ),
+        descriptions=frame(
+            DESCRIPTIONS,
+            [described(name, f"A woman, number {i}. {EVIL}") for i, name in enumerate(kept)]
+            + [described("gone", "", accepted=False, reasons=("lost_core",))],
+        ),
+    )
+    html = render_report(replace(speech, voices=voices))
+    cards = re.findall(r'<article class="card clip described">(.*?)</article>', html, re.DOTALL)
+    assert len(cards) == DESCRIBED_SAMPLES
+    library = speech.load_audio
+    assert isinstance(library, Library)
+    sounds = {base64.b64encode(sound).decode(): name for name, sound in library.sounds.items()}
+    for card in cards:
+        number = int(re.findall(r"A woman, number (\d+)", card)[0])
+        embedded = re.findall(r"base64,([A-Za-z0-9+/=]+)", card)
+        assert [sounds[sound] for sound in embedded] == [kept[number]]
+        assert "not age: child" in card
+        count = number if number < 4 else 0
+        assert f"{count} reference{'' if count == 1 else 's'}" in card
+    assert "1 lost_core" in html
+    assert "<img src=x" not in html
+    # Of the kept clips one has one reference, one two, one three, and the others none.
+    chart = html[html.index("References per clip") :]
+    assert f"0 {len(kept) - 3}, 1 1, 2 1, 3 1" in chart[: chart.index("</svg>")]
+    for name in ("Pitch (median F0)", "Loudness", "Gender", "Rate", "Arousal"):
+        assert f"<h3>{name}</h3>" in html
+    assert "3 near-duplicates" in html
+
+
+def test_a_report_without_voices_says_how_to_get_them(speech: ReportData) -> None:
+    html = render_report(speech)
+    assert "<code>voxquarry mine</code>" in html
+    assert "<code>voxquarry annotate</code>" in html
+    assert 'class="card clip described"' not in html
+
+
+def test_long_described_clips_are_listed_without_sound() -> None:
+    library = Library()
+    sound = flac_bytes(loud_noise(20.0, 48_000), 48_000)
+    clips = [clip("s", i, i * 960_000, (i + 1) * 960_000, 48_000, snr_db=40.0) for i in range(4)]
+    library.sounds = {made.clip_id: sound for made in clips}
+    shown = data_of(clips, [recording("s", 80.0)], library)
+    kept = shown.clips.filter("accepted")["clip_id"].to_list()
+    voices = replace(
+        NO_VOICES, descriptions=frame(DESCRIPTIONS, [described(name, "A voice.") for name in kept])
+    )
+    html = render_report(replace(shown, voices=voices))
+    part = html[html.index('id="voices"') : html.index('id="balance"')]
+    assert len(part) < MOST_DESCRIBED_BYTES * 4 / 3 + 100_000
+    assert "too long to embed" in part
