@@ -31,6 +31,7 @@ bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_curate
 	$(BIN)/python -m tests.benchmarks.bench_core
 	$(BIN)/python -m tests.benchmarks.bench_mine
+	$(BIN)/python -m tests.benchmarks.bench_annotate
 
 clean:
 	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus bench-out

@@ -26,7 +26,7 @@ from jobs.annotate_table import show
 from jobs.judge import judge_corpus
 from jobs.running import Working, as_recorded, recorded
 from jobs.settings import Settings
-from jobs.writing import Source, writing_fingerprint, written
+from jobs.writing import Source, check_writers, writing_fingerprint, written
 from pipeline.derived import Derived, due, units_of
 from pipeline.policy import load_policy
 from pipeline.profile import as_plain
@@ -54,6 +54,7 @@ def run_annotate(
 ) -> None:
     """Annotate the accepted clips that are new or changed. Raises `VoxquarryError`."""
     load_policy(policy)
+    check_writers(config)
     corpus = Corpus(root)
     if not corpus.exists():
         raise ConfigError(f"{root} holds no corpus; `voxquarry run SOURCE --out {root}` makes one")
@@ -73,7 +74,7 @@ def run_annotate(
         _describe(run, clips, traits, config, retry)
         facts = {**run.facts, "counts": books(corpus, clips)}
         record.finish("finished" if run.units else "nothing to do", **facts)
-    if not run.units:
+    if not run.units and not facts.get("waiting"):
         console.print(f"Nothing to do: the clips of {root} are annotated already.")
     show(facts, console)
 

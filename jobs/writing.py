@@ -1,6 +1,7 @@
 """Who writes the descriptions: the grammar inside the phase, or a model that is asked before."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
@@ -22,11 +23,13 @@ from jobs.listening import (
 )
 from jobs.running import Working
 from jobs.settings import Settings
+from pipeline.chat.api_key import key_from_environment
 from pipeline.chat.asking import QUESTIONS_PER_BLOCK, Chat
 from pipeline.chat.config import ChatConfig
 from pipeline.chat.spending import Purse
 from pipeline.derived import Derived
 from pipeline.planning import Ledger
+from schemas.errors import ConfigError
 from schemas.ids import content_id
 from stages.description import Draft, Writer, all_claims, facts_of
 
@@ -42,6 +45,16 @@ class Source:
     part: str
     """Part of `clips` that holds it."""
     transcript: str | None
+
+
+def check_writers(config: Settings) -> None:
+    """Raise `ConfigError` for what would only be found out after hours of measuring."""
+    if config.judge.on and not config.chat.on:
+        raise ConfigError("judge.url is set and chat.url is not; only a model's words are judged")
+    for chat in (config.chat, config.judge):
+        # Workers of a cluster that was joined have an environment of their own.
+        if chat.on and "RAY_ADDRESS" not in os.environ:
+            key_from_environment(chat.key_env)
 
 
 def writing_fingerprint(config: Settings) -> str:

@@ -231,6 +231,12 @@ def test_a_wrong_key_ends_the_run_in_one_line(copy: Corpus, key: None) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+DECLARED = [
+    *("--set", "chat.url=http://127.0.0.1:1/v1", "--set", "chat.model=m", "--set", "chat.terms=t"),
+    *("--set", "chat.input_price=0", "--set", "chat.output_price=0"),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -239,6 +245,8 @@ def test_a_wrong_key_ends_the_run_in_one_line(copy: Corpus, key: None) -> None:
         (["--set", "chat.url=http://localhost:1/v1"], "model"),
         (["--set", "chat.url=ftp://x", "--set", "chat.model=m"], "http"),
         (["--set", "annotate.shared=1"], "did you mean share"),
+        ([*DECLARED, "--set", "chat.key_env=NO_SUCH_KEY"], "NO_SUCH_KEY holds no key"),
+        ([item.replace("chat", "judge") for item in DECLARED], "only a model's words are judged"),
     ],
 )
 def test_bad_settings_are_one_line(copy: Corpus, arguments: list[str], message: str) -> None:
