@@ -42,6 +42,8 @@ from stages.traits import scored, traits_of
 # Seconds of audio that are read, measured and committed together.
 SECONDS_PER_UNIT = 300
 DRAFTS_PER_UNIT = 512
+# A corpus that has grown this much may have another middle than its first clips had.
+OUTGROWN = 2
 
 _LIGHT = (
     *("clip_id", "recording_id", "session_id", "speaker", "language", "text"),
@@ -70,7 +72,7 @@ def run_annotate(
             raise ConfigError(f"{root} has no accepted clips to annotate")
         _measure(run, clips, config, retry)
         with console.status("Levels and traits …"):
-            traits = level(corpus, clips, config, relevel=relevel)
+            traits = level(corpus, clips, config, console, relevel=relevel)
         _describe(run, clips, traits, config, retry)
         facts = {**run.facts, "counts": books(corpus, clips)}
         record.finish("finished" if run.units else "nothing to do", **facts)
@@ -118,7 +120,9 @@ def _measure(run: Working, clips: pl.DataFrame, config: Settings, retry: bool) -
     run.work(phase, units_of(todo, SECONDS_PER_UNIT), "clips")
 
 
-def level(corpus: Corpus, clips: pl.DataFrame, config: Settings, *, relevel: bool) -> pl.DataFrame:
+def level(
+    corpus: Corpus, clips: pl.DataFrame, config: Settings, console: Console, *, relevel: bool
+) -> pl.DataFrame:
     """Levels once, then the traits of every measured clip; both are kept."""
     light = clips.select("clip_id", "language", "speaker", "session_id", "chars_per_s", "snr_db")
     attributes = corpus.read_standing(ATTRIBUTES, PHASE, "clip_id")
@@ -129,6 +133,12 @@ def level(corpus: Corpus, clips: pl.DataFrame, config: Settings, *, relevel: boo
         corpus.write_current(LEVELS_PHASE, LEVELS, LEVELS.to_arrow(made))
     # As they are kept, so that every run sees the very same edges.
     levels = as_levels(corpus.read(LEVELS).to_dicts())
+    made_of = max((level.num_clips for level in levels), default=0)
+    if made_of and frame.height >= OUTGROWN * made_of:
+        console.print(
+            f"What is high or slow was found out when {made_of:,} clips were measured; now there "
+            f"are {frame.height:,}. --relevel finds it anew."
+        )
     traits = traits_of(frame, levels, config.annotate.share)
     corpus.write_current(TRAITS_PHASE, TRAITS, traits.to_arrow())
     return traits

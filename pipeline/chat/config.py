@@ -1,11 +1,14 @@
 """The settings of one chat endpoint."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigError
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +79,9 @@ class ChatConfig:
             )
         if not self.model:
             raise ConfigError("chat needs a model")
+        if self.key_env is not None and not _VARIABLE.fullmatch(self.key_env):
+            # Not shown: it is likely the key itself.
+            raise ConfigError("chat key_env must be the name of an environment variable")
         if not self.terms.strip():
             raise ConfigError(
                 "chat needs terms: declare under which terms of the provider the answers may be "

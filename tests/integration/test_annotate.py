@@ -100,6 +100,26 @@ def test_a_larger_share_describes_more_and_measures_nothing_again(copy: Corpus) 
     assert set(again["attempt"]) == {2}
 
 
+def test_levels_hold_until_they_are_found_anew(copy: Corpus) -> None:
+    levels = copy.read(LEVELS)
+    # As if they had been made of a third of the clips, among louder ones.
+    old = levels.with_columns(
+        pl.col("num_clips") // 3,
+        pl.when(pl.col("measure") == "energy")
+        .then(pl.col("edges").list.eval(pl.element() + 20))
+        .otherwise("edges"),
+    )
+    copy.write_current("levels", LEVELS, old.to_arrow())
+    done = voxquarry("annotate", copy.path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--relevel finds it anew" in " ".join(done.stdout.split())
+    assert set(copy.read(TRAITS)["energy"]) == {"very soft"}
+    again = voxquarry("annotate", copy.path, "--relevel")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert copy.read(LEVELS).equals(levels)
+    assert len(set(copy.read(TRAITS)["energy"])) > 2
+
+
 def test_the_report_shows_descriptions_beside_their_sound(copy: Corpus) -> None:
     done = voxquarry("report", copy.path)
     assert done.returncode == 0, done.stdout + done.stderr

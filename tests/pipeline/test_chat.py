@@ -396,6 +396,7 @@ def test_a_key_that_is_none_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({"terms": " "}, "terms"),
         ({"model": ""}, "model"),
+        ({"key_env": "sk-abc-0123"}, "name of an environment variable"),
         ({"ceiling": None}, "ceiling"),
         ({"input_price": None}, "input_price"),
         ({"output_price": -1.0}, "negative"),
