@@ -116,6 +116,31 @@ def test_known_changes_move_the_right_attribute_in_the_right_direction(
     assert all(share >= 0.95 for share in shares.values()), shares
 
 
+def test_timbre_follows_noise_tilt_and_the_vocal_tract(clean: list[Utterance]) -> None:
+    rng = np.random.default_rng(0)
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for utterance in clean[::2]:
+        wave = utterance.wave
+        plain, _ = measure(wave, RATE)
+        noise = rng.normal(0, float(np.std(wave)) * 10 ** (-15 / 20), wave.size)
+        hoarse, _ = measure((wave + noise).astype(np.float32), RATE)
+        brighter, _ = measure(np.append(wave[0], wave[1:] - 0.7 * wave[:-1]), RATE)
+        sound = parselmouth.Sound(wave.astype(np.float64), RATE)
+        longer = call(sound, "Change gender", 75, 500, 0.92, 0, 1.0, 1.0)
+        larger, _ = measure(np.asarray(longer.values[0], np.float32), RATE)
+        for name, other, rises in (
+            ("hnr_db", hoarse, False),
+            ("jitter", hoarse, True),
+            ("shimmer", hoarse, True),
+            ("alpha_ratio_db", brighter, True),
+            ("f3_hz", larger, False),
+        ):
+            hits[name].append((getattr(other, name) > getattr(plain, name)) == rises)
+    assert all(np.mean(found) >= 0.9 for found in hits.values()), hits
+    usual = [measure(utterance.wave, RATE)[0].hnr_db for utterance in clean[:4]]
+    assert all(value is not None and 8 < value < 25 for value in usual), usual
+
+
 def test_gender_is_right_for_every_speaker_of_the_clean_recordings(devset: Path) -> None:
     recordings = (*CLEAN, "fr_armelle_s1", "en_ami_dialogue_dev")
     votes: dict[str, list[float]] = defaultdict(list)
