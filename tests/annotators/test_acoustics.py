@@ -130,7 +130,6 @@ def test_timbre_follows_noise_tilt_and_the_vocal_tract(clean: list[Utterance]) -
         larger, _ = measure(np.asarray(longer.values[0], np.float32), RATE)
         for name, other, rises in (
             ("hnr_db", hoarse, False),
-            ("jitter", hoarse, True),
             ("shimmer", hoarse, True),
             ("alpha_ratio_db", brighter, True),
             ("f3_hz", larger, False),
@@ -139,6 +138,39 @@ def test_timbre_follows_noise_tilt_and_the_vocal_tract(clean: list[Utterance]) -
     assert all(np.mean(found) >= 0.9 for found in hits.values()), hits
     usual = [measure(utterance.wave, RATE)[0].hnr_db for utterance in clean[:4]]
     assert all(value is not None and 8 < value < 25 for value in usual), usual
+
+
+def vowel(jitter: float, shimmer: float) -> Wave:
+    """Two seconds of pulses at 120 Hz through two resonances; period and height vary at random."""
+    rng = np.random.default_rng(0)
+    periods = 1 / 120 * (1 + jitter * rng.normal(size=240))
+    times = np.cumsum(periods)
+    # A pulse between two samples is shared among them, or the sampling itself would be jitter.
+    wave = np.zeros(round((times[-1] + 0.1) * RATE))
+    places = times * RATE
+    heights = 1 + shimmer * rng.normal(size=240)
+    low = np.floor(places).astype(int)
+    np.add.at(wave, low, heights * (1 - (places - low)))
+    np.add.at(wave, low + 1, heights * (places - low))
+    t = np.arange(round(0.03 * RATE)) / RATE
+    shape = np.exp(-t * 300) * (np.sin(2 * np.pi * 500 * t) + np.sin(2 * np.pi * 1500 * t) / 2)
+    sound = np.convolve(wave, shape)
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+def test_known_jitter_and_shimmer_are_measured() -> None:
+    steady, _ = measure(vowel(0.0, 0.0), RATE)
+    assert steady.f0_median_hz == pytest.approx(120, rel=0.01)
+    assert steady.jitter is not None
+    assert steady.shimmer is not None
+    assert steady.jitter < 0.003
+    # The mean distance of two draws of a normal distribution is 2 / sqrt(pi) of its spread.
+    for spread in (0.01, 0.02):
+        shaken, _ = measure(vowel(spread, 0.0), RATE)
+        assert shaken.jitter == pytest.approx(1.128 * spread, rel=0.2)
+    uneven, _ = measure(vowel(0.0, 0.1), RATE)
+    assert uneven.shimmer is not None
+    assert uneven.shimmer > steady.shimmer + 0.05
 
 
 def test_gender_is_right_for_every_speaker_of_the_clean_recordings(devset: Path) -> None:
