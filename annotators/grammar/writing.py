@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from annotators.grammar import chinese, english
+from annotators.grammar import chinese, english, english_faults
 from annotators.grammar.words import table
 from annotators.written import Written
 from schemas.descriptions import CLOSED, FREE, Claim
@@ -17,7 +17,7 @@ Draft = Callable[[Mapping[str, str], random.Random, Mapping[str, Any]], str | No
 Faults = Callable[[str], int]
 
 _LANGUAGES: dict[str, tuple[Draft, Faults]] = {
-    "en": (english.draft, english.faults),
+    "en": (english.draft, english_faults.faults),
     "zh": (chinese.draft, chinese.faults),
 }
 LANGUAGES = tuple(_LANGUAGES)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotators.claims import claims_in
-from annotators.grammar.english import article
+from annotators.grammar.english_phrases import article
 from annotators.grammar.writing import LANGUAGES, PLAIN, VERSION, write
 from schemas.descriptions import CLOSED, FREE, Claim
 
