@@ -12,6 +12,9 @@ _CLEAN_DB = 20.0
 _FEWEST_OF_A_SPEAKER = 5
 # With nobody but strangers to compare with, pitch and level say as much of the voice as of its mood.
 _TRUST_IN_STRANGERS = 0.6
+# A model that gives arousal as a number says nothing of its error. This is no measurement: enough to
+# count, and less than an expert that is sure.
+_TRUST_IN_A_REGRESSION = 0.7
 # From here on an arousal is an emotion's and not a manner of reading.
 _AROUSED = 0.5
 # Cues of arousal and the change of each that a plain sentence does not bring about: Bone, Lee and
@@ -96,7 +99,7 @@ def _arousal(known: pl.DataFrame) -> list[pl.Expr]:
     return [
         pl.coalesce("arousal", mean).alias("arousal"),
         pl.when(heard)
-        .then(pl.col("emotion_confidence").fill_null(1.0))
+        .then(pl.col("emotion_confidence").fill_null(_TRUST_IN_A_REGRESSION))
         .otherwise((1 - spread).clip(0, 1) * trust)
         .alias("arousal_confidence"),
     ]

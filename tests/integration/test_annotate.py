@@ -227,6 +227,46 @@ def test_a_model_behind_an_endpoint_writes_and_is_held_to_what_was_measured(
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+def second_opinion(seen: Seen) -> Reply:
+    """Writes of a Scottish accent; asked as the judge, is sure that there is none."""
+    schema = schema_of(seen.body)
+    answer = good(schema)
+    if "description" in answer:
+        answer = {name: "unsure" for name in answer} | {
+            "texture": "warm",
+            "accent": "Scottish",
+            "scenario": "a call centre",
+            "description": "A warm Scottish voice, as in a call centre.",
+        }
+    elif "accent" in answer:
+        answer = {name: "disagree" if name == "accent" else "agree" for name in answer}
+    return Reply(content=json.dumps(answer))
+
+
+def test_a_judge_that_listens_blind_takes_out_what_it_does_not_hear(
+    copy: Corpus, key: None
+) -> None:
+    with ChatServer(second_opinion, key=KEY) as server:
+        writer = chat_settings(server)
+        judge = [item.replace("chat.", "judge.") for item in chat_settings(server, model="ear-2")]
+        done = voxquarry("annotate", copy.path, *writer, *judge)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert max(server.bills().values()) == 1
+        asked = Counter(entry.seen.body["model"] for entry in server.ledger)
+    found = descriptions_in(copy)
+    # One question to the writer; two to the judge: what it hears, and what it makes of the claims.
+    assert asked == {"ear-1": found.height, "ear-2": 2 * found.height}
+    assert found["accepted"].all()
+    for row in found.to_dicts():
+        verdicts = {v["name"]: v for v in row["verified"]}
+        assert verdicts["accent"]["verdict"] == "contradicted"
+        assert verdicts["accent"]["by"] == "ear-2"
+        assert verdicts["scenario"]["verdict"] == "confirmed"
+        assert "Scottish" in row["text_written"]
+        assert "Scottish" not in row["text"]
+        assert "call centre" in row["text"]
+
+
 def test_the_ceiling_holds_and_what_it_left_out_is_done_later(copy: Corpus, key: None) -> None:
     with ChatServer(key=KEY) as server:
         poor = voxquarry("annotate", copy.path, *chat_settings(server, ceiling=0.09))

@@ -205,6 +205,14 @@ def test_an_experts_emotion_outranks_the_cues() -> None:
     assert set(traits["emotion_confidence"]) == {0.9}
 
 
+def test_an_arousal_without_a_confidence_is_not_taken_for_certain() -> None:
+    frame = corpus(40).with_columns(arousal=pl.lit(0.7))
+    traits = traits_of(frame, levels_of(measured(frame)), share=1.0)
+    assert set(traits["emotion"]) == {"excited"}
+    assert traits["arousal_confidence"].max() < 0.8  # type: ignore[operator]
+    assert traits["arousal_confidence"].min() >= 0.5  # type: ignore[operator]
+
+
 def test_noise_is_not_told_as_hoarseness() -> None:
     frame = corpus(200)
     levels = levels_of(measured(frame))
