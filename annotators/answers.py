@@ -15,7 +15,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from annotators.listening import DESCRIPTION_SCHEMA, UNSURE, VIEW_SCHEMA, comparison_schema
+from annotators.prompts import DESCRIPTION_SCHEMA, UNSURE, VIEW_SCHEMA, comparison_schema
 from annotators.written import Written
 from schemas.descriptions import CLOSED, FREE, Claim
 from schemas.errors import MalformedAnswer
@@ -72,7 +72,7 @@ class Opinion:
 
 
 def read_description(answer: str, *, language: str, transcript: str | None) -> Written:
-    """The answer to `listening.describe`. Raises `MalformedAnswer`."""
+    """The answer to `prompts.describe`. Raises `MalformedAnswer`."""
     values = _by_schema(answer, DESCRIPTION_SCHEMA)
     text = _sentence(values["description"], "description")
     if len(text) < SHORTEST_DESCRIPTION:
@@ -101,7 +101,7 @@ def read_description(answer: str, *, language: str, transcript: str | None) -> W
 
 
 def read_view(answer: str) -> tuple[Impression, ...]:
-    """The answer to `listening.blind_view`. Raises `MalformedAnswer`."""
+    """The answer to `prompts.blind_view`. Raises `MalformedAnswer`."""
     values = _by_schema(answer, VIEW_SCHEMA)
     return tuple(
         Impression(
@@ -113,7 +113,7 @@ def read_view(answer: str) -> tuple[Impression, ...]:
 
 
 def read_comparison(answer: str, names: Sequence[str]) -> tuple[Opinion, ...]:
-    """The answer to `listening.compare` about claims of these names. Raises `MalformedAnswer`."""
+    """The answer to `prompts.compare` about claims of these names. Raises `MalformedAnswer`."""
     values = _by_schema(answer, comparison_schema(names))
     return tuple(Opinion(name=name, opinion=values[name]) for name in names)
 

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from annotators import listening
+from annotators import prompts
 from annotators.grammar import writing as grammar
 from annotators.verifier import Hearing
 from annotators.written import Written
-from jobs.listening import (
+from jobs.conversations import (
     Ended,
     Heard,
     Judgement,
@@ -62,10 +62,10 @@ def writing_fingerprint(config: Settings) -> str:
     verifier = json.dumps(asdict(config.annotate.verifier), sort_keys=True)
     if not config.chat.on:
         return content_id("grammar", grammar.VERSION, verifier)
-    prompt = listening.describe(facts={}, transcript=None, language="en")
+    prompt = prompts.describe(facts={}, transcript=None, language="en")
     who = [_asked(config.chat), prompt.prompt_hash]
     if config.judge.on:
-        who += [_asked(config.judge), listening.blind_view().prompt_hash]
+        who += [_asked(config.judge), prompts.blind_view().prompt_hash]
     return content_id("chat", verifier, *who)
 
 

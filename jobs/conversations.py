@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from annotators import listening
+from annotators import prompts
 from annotators.answers import (
     Impression,
     Opinion,
@@ -112,7 +112,7 @@ def judge_all(chat: Chat, tasks: Iterable[ToJudge]) -> Iterator[Ended[Judgement]
         claims = {task.clip.clip_id: task for task in block}
         views = {}
         first = [
-            _Topic(clip=task.clip, prompt=listening.blind_view(), read=read_view) for task in block
+            _Topic(clip=task.clip, prompt=prompts.blind_view(), read=read_view) for task in block
         ]
         for view in _settled(chat, first):
             if view.read is None or view.response is None:
@@ -128,9 +128,7 @@ def judge_all(chat: Chat, tasks: Iterable[ToJudge]) -> Iterator[Ended[Judgement]
 
 
 def _description(task: ToDescribe) -> _Topic[Written]:
-    prompt = listening.describe(
-        facts=task.facts, transcript=task.transcript, language=task.language
-    )
+    prompt = prompts.describe(facts=task.facts, transcript=task.transcript, language=task.language)
     read = partial(read_description, language=task.language, transcript=task.transcript)
     return _Topic(clip=task.clip, prompt=prompt, read=read)
 
@@ -139,7 +137,7 @@ def _comparison(task: ToJudge, view: str) -> _Topic[tuple[Opinion, ...]]:
     names = [claim.name for claim in task.claims]
     return _Topic(
         clip=task.clip,
-        prompt=listening.compare(view, task.claims),
+        prompt=prompts.compare(view, task.claims),
         read=partial(read_comparison, names=names),
     )
 
@@ -152,7 +150,7 @@ def _settled(chat: Chat, topics: Sequence[_Topic[Read]]) -> Iterator[Ended[Read]
         topic = by_clip[answer.question.clip_id]
         ended = _ended(answer, topic.read)
         if ended.status == "malformed":
-            prompt = listening.repair(topic.prompt, answer.content, ended.reason)
+            prompt = prompts.repair(topic.prompt, answer.content, ended.reason)
             bad[ended.clip_id] = replace(topic, prompt=prompt)
         else:
             yield ended

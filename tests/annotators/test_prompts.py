@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotators import listening
+from annotators import prompts
 from annotators.answers import (
     Impression,
     Opinion,
@@ -205,7 +205,7 @@ def test_no_answer_breaks_a_reader(reader: Callable[[str], Any], answer: str) ->
 
 
 def test_the_facts_and_the_language_are_told() -> None:
-    prompt = listening.describe(
+    prompt = prompts.describe(
         facts={"rate": "fast", "pitch": "low"}, transcript=TRANSCRIPT, language="zh"
     )
     text = prompt.messages[-1].text
@@ -213,39 +213,39 @@ def test_the_facts_and_the_language_are_told() -> None:
     assert TRANSCRIPT in text
     assert "Chinese" in text
     assert prompt.hears
-    bare = listening.describe(facts={}, transcript=None, language="cy").messages[-1].text
+    bare = prompts.describe(facts={}, transcript=None, language="cy").messages[-1].text
     assert "measured" not in bare
     assert "ISO 639-1 code cy" in bare
 
 
 def test_the_prompt_hash_is_of_the_question_and_not_of_the_clip() -> None:
-    one = listening.describe(facts={"pitch": "low"}, transcript="one", language="en")
-    two = listening.describe(facts={}, transcript=None, language="en")
-    other = listening.describe(facts={}, transcript=None, language="zh")
+    one = prompts.describe(facts={"pitch": "low"}, transcript="one", language="en")
+    two = prompts.describe(facts={}, transcript=None, language="en")
+    other = prompts.describe(facts={}, transcript=None, language="zh")
     assert one.prompt_hash == two.prompt_hash
     hashes = {
         one.prompt_hash,
         other.prompt_hash,
-        listening.blind_view().prompt_hash,
-        listening.compare("{}", [Claim(name="pitch", value="low")]).prompt_hash,
-        listening.repair(one, "{", "cut").prompt_hash,
+        prompts.blind_view().prompt_hash,
+        prompts.compare("{}", [Claim(name="pitch", value="low")]).prompt_hash,
+        prompts.repair(one, "{", "cut").prompt_hash,
     }
     assert len(hashes) == 5
 
 
 def test_a_repair_hears_the_clip_again_only_where_there_is_nothing_to_put_in_order() -> None:
-    prompt = listening.describe(facts={}, transcript=None, language="en")
-    assert not listening.repair(prompt, '{"gender": ', "cut short").hears
-    assert listening.repair(prompt, "I cannot.", "no JSON").hears
-    told = listening.repair(prompt, "", "no JSON").messages
+    prompt = prompts.describe(facts={}, transcript=None, language="en")
+    assert not prompts.repair(prompt, '{"gender": ', "cut short").hears
+    assert prompts.repair(prompt, "I cannot.", "no JSON").hears
+    told = prompts.repair(prompt, "", "no JSON").messages
     assert [message.role for message in told] == ["system", "user", "assistant", "user"]
     assert "no JSON" in told[-1].text
 
 
 def test_the_blind_view_knows_nothing_of_the_description() -> None:
     claim = Claim(name="scenario", value="a late-night radio show")
-    blind = listening.blind_view()
-    second = listening.compare(json.dumps(VIEW), [claim])
+    blind = prompts.blind_view()
+    second = prompts.compare(json.dumps(VIEW), [claim])
     assert second.messages[: len(blind.messages)] == blind.messages
     assert not any(claim.value in message.text for message in blind.messages)
     assert claim.value in second.messages[-1].text

@@ -17,7 +17,7 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from jobs.listening import Ended, Heard, ToDescribe, ToJudge, describe_all, judge_all
+from jobs.conversations import Ended, Heard, ToDescribe, ToJudge, describe_all, judge_all
 from pipeline.chat.asking import Chat, processor_of
 from pipeline.chat.config import ChatConfig
 from pipeline.chat.responses import Responses
@@ -248,7 +248,7 @@ RUN = """
 import sys
 from pipeline.engine import EngineConfig, ray_session
 from pipeline.storage import Corpus
-from tests.jobs.test_listening import config_of, describe, outcomes
+from tests.jobs.test_conversations import config_of, describe, outcomes
 with ray_session(EngineConfig()):
     ended = describe(Corpus(sys.argv[1]), config_of(sys.argv[2]))
     print(dict(outcomes(ended)))
