@@ -247,13 +247,14 @@ def _from_hub(repository: str, revision: str | None, files: tuple[str, ...]) -> 
             _require(place, files, f"the snapshot of {repository}")
         except Exception as error:  # noqa: BLE001 - the hub raises its HTTP library's own types
             logger.debug("%s (local only: %s): %s", repository, local, error)
-            attempts.append("not in the cache" if local else _first_line(error))
+            attempts.append("not in the cache" if local else first_line(error))
         else:
             return place, place.name
     raise ModelLoadError("; ".join(attempts))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error in one line: its type and how its message begins."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0][:160]}" if text else type(error).__name__
 

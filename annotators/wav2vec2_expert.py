@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from annotators.expert import Opinion, Sound
 from annotators.expert_labels import CHILD, age_group, label_of, opinion_by
+from annotators.registry import first_line
 from annotators.threads import torch_with
 from schemas.errors import EmptyAudio, ModelLoadError
 from schemas.rows import Wave
@@ -147,7 +148,9 @@ def _config(path: Path) -> Any:
             path, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise ModelLoadError(f"{path / 'config.json'} does not open: {_line(error)}") from error
+        raise ModelLoadError(
+            f"{path / 'config.json'} does not open: {first_line(error)}"
+        ) from error
     if config.model_type not in _TYPES:
         raise ModelLoadError(
             f"{path} is of the type {config.model_type!r}; experts are of {', '.join(_TYPES)}"
@@ -175,7 +178,7 @@ def _weights(path: Path, torch: Any) -> dict[str, Any]:
     except ModelLoadError:
         raise
     except Exception as error:
-        raise ModelLoadError(f"the weights in {path} do not open: {_line(error)}") from error
+        raise ModelLoadError(f"the weights in {path} do not open: {first_line(error)}") from error
 
 
 def _renamed(name: str) -> str:
@@ -201,14 +204,16 @@ def _network(kind: str, config: Any, state: Mapping[str, Any], path: Path) -> An
                 config, trust_remote_code=False
             )
         except Exception as error:
-            raise ModelLoadError(f"{path} classifies no audio: {_line(error)}") from error
+            raise ModelLoadError(f"{path} classifies no audio: {first_line(error)}") from error
         inner, module = net, _whole(net)
     else:
         inner = module = _with_heads(config, _HEADS[kind])
     try:
         missing = inner.float().load_state_dict(dict(state), strict=False).missing_keys
     except RuntimeError as error:
-        raise ModelLoadError(f"the weights in {path} have other shapes: {_line(error)}") from error
+        raise ModelLoadError(
+            f"the weights in {path} have other shapes: {first_line(error)}"
+        ) from error
     # The embedding of masked frames is for training only, and some leave it out.
     missing = [name for name in missing if not name.endswith("masked_spec_embed")]
     if missing:
@@ -327,9 +332,4 @@ def _normalised(path: Path) -> bool:
         settings = json.loads(told.read_text(encoding="utf-8"))
         return bool(settings.get("do_normalize", True))
     except (ValueError, AttributeError) as error:
-        raise ModelLoadError(f"{told} does not open: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:160]}" if text else type(error).__name__
+        raise ModelLoadError(f"{told} does not open: {first_line(error)}") from error

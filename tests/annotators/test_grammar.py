@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotators.claims import claims_in
+from annotators.grammar import english
+from annotators.grammar.english_faults import faults
 from annotators.grammar.english_phrases import article
+from annotators.grammar.words import table
 from annotators.grammar.writing import LANGUAGES, PLAIN, VERSION, write
 from schemas.descriptions import CLOSED, FREE, Claim
 
@@ -221,3 +224,37 @@ def test_articles_follow_the_sound(phrase: str, expected: str) -> None:
 
 def test_the_version_is_recorded() -> None:
     assert VERSION
+
+
+@pytest.mark.parametrize(
+    ("good", "clumsy"),
+    [
+        ("A woman speaks slowly in a low voice.", "A woman speaks slow and low and soft and sad."),
+        ("A man talks fast.", "A man talks fast with haste with pauses with joy."),
+        ("Her voice is deep and clear.", "Her voice is a deep voice, a clear voice."),
+        ("A young man speaks quickly.", "A quick man speaks quickly."),
+        ("She speaks softly.", "She speaks."),
+        ("She speaks softly.", " ".join(["She speaks softly and so on"] * 12) + "."),
+    ],
+)
+def test_what_a_reader_stumbles_over_counts(good: str, clumsy: str) -> None:
+    assert faults(good) < faults(clumsy)
+
+
+def test_of_several_drafts_the_least_clumsy_is_written() -> None:
+    chance = random.Random(0)
+    written, at_once = [], []
+    for seed in range(200):
+        names = [
+            "gender",
+            "age",
+            *chance.sample(["rate", "energy", "pauses", "emotion", "pitch"], 4),
+        ]
+        said = {name: chance.choice(CLOSED[name]) for name in names}
+        text = write(claims_of(said), "en", str(seed)).text
+        written.append(faults(text))
+        assert 4 <= len(text.split()) <= 45
+        draft = english.draft(said, random.Random(seed), table("en"))
+        if draft is not None:
+            at_once.append(faults(draft))
+    assert sum(written) / len(written) < 0.25 * sum(at_once) / len(at_once)

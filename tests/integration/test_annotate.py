@@ -249,7 +249,8 @@ def test_a_judge_that_listens_blind_takes_out_what_it_does_not_hear(
     with ChatServer(second_opinion, key=KEY) as server:
         writer = chat_settings(server)
         judge = [item.replace("chat.", "judge.") for item in chat_settings(server, model="ear-2")]
-        done = voxquarry("annotate", copy.path, *writer, *judge)
+        english = ["--set", "annotate.language=en"]
+        done = voxquarry("annotate", copy.path, *writer, *judge, *english)
         assert done.returncode == 0, done.stdout + done.stderr
         assert max(server.bills().values()) == 1
         asked = Counter(entry.seen.body["model"] for entry in server.ledger)
