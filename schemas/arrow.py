@@ -16,8 +16,10 @@ import pyarrow as pa
 from schemas.attributes import Attributes, Level, Traits
 from schemas.descriptions import Description
 from schemas.errors import StorageError
+from schemas.latents import Latent
 from schemas.references import Duplicate, MinedSession, Reference
 from schemas.rows import Clip, Quarantined, Recording, Verdict
+from schemas.samples import Sample
 
 VERSION_KEY = b"voxquarry.table"
 
@@ -121,6 +123,8 @@ ATTRIBUTES = Table(name="attributes", version=1, row=Attributes)
 LEVELS = Table(name="levels", version=1, row=Level)
 TRAITS = Table(name="traits", version=1, row=Traits)
 DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
+LATENTS = Table(name="latents", version=1, row=Latent)
+SAMPLES = Table(name="samples", version=1, row=Sample)
 
 TABLES = {
     table.name: table
@@ -128,5 +132,6 @@ TABLES = {
         *(RECORDINGS, CLIPS, VERDICTS, QUARANTINE),
         *(REFERENCES, DUPLICATES, SESSIONS),
         *(ATTRIBUTES, LEVELS, TRAITS, DESCRIPTIONS),
+        *(LATENTS, SAMPLES),
     )
 }
