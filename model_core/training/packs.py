@@ -26,6 +26,9 @@ class Position(NamedTuple):
     pack: int = 0
 
 
+START = Position()
+
+
 class Skipped(NamedTuple):
     """A sample that the stream left out, and why."""
 
@@ -52,7 +55,7 @@ class Pack:
     sample_ids: tuple[str, ...]
     layouts: tuple[str, ...]
     """Of each sequence, one of `schemas.samples.LAYOUTS`."""
-    after: Position = Position()
+    after: Position = START
     skipped: tuple[Skipped, ...] = ()
     """What was left out since the pack before this one."""
 
@@ -86,7 +89,7 @@ def packed_up(
     sample_ids: Rows[str],
     layouts: Rows[str],
     *,
-    after: Position = Position(),
+    after: Position = START,
     skipped: Rows[Skipped] = (),
 ) -> Pack:
     """Put sequences into one pack, in their order. At least one is needed."""
