@@ -67,10 +67,11 @@ class Chosen(NamedTuple):
     """A sample as this epoch takes it."""
 
     row: dict[str, Any]
-    copy: int
-    """0 for the first time in the epoch."""
+    text: str
+    """Transcript with its description, some words perhaps in phonemes."""
     reference: Place | None
     positions: int
+    """Of its sequence, exactly."""
 
 
 def read_block(reading: Reading, task: Task) -> Iterator[tuple[Pack | None, list[Skipped]]]:
@@ -122,8 +123,8 @@ def validation_packs(
         (place for pack in packs for sample in pack for place in _places(sample)),
         reading.channels,
     )
-    plain = Task(epoch=0, block=0, fragments=())
-    made = (_pack(reading, plain, 0, pack, latents, faults, augment=False)[0] for pack in packs)
+    no_task = Task(epoch=0, block=0, fragments=())
+    made = (_pack(reading, no_task, 0, pack, latents, faults)[0] for pack in packs)
     return [pack for pack in made if pack is not None]
 
 
@@ -150,24 +151,39 @@ def _choose(
     taken = in_share(targets, fragment) & (table["split"].to_numpy() == split) & (times > 0)
     rows = np.flatnonzero(taken)
     return [
-        _as_taken(reading, row, copy, epoch)
+        _as_taken(reading, row, epoch, copy, augment=split == "train")
         for row, number in zip(table.take(rows).to_pylist(), times[rows], strict=True)
         for copy in range(number)
     ]
 
 
-def _as_taken(reading: Reading, row: dict[str, Any], copy: int, epoch: int) -> Chosen:
-    """One reference of the sample's; another one, where it has several, the next time."""
+def _as_taken(
+    reading: Reading, row: dict[str, Any], epoch: int, copy: int, *, augment: bool
+) -> Chosen:
+    """The sample with its words and its voice for this time.
+
+    copy: 0 for the first time in the epoch.
+    """
     positions: int = row["positions"]
+    plain = flattened(row["text"])
+    transcript = plain
+    if augment:
+        random = generator(reading.order.seed, "phonemes", epoch, row["sample_id"], copy)
+        transcript = with_phonemes(plain, row["language"], reading.augment, random)
+    text = described(transcript, row["description"])
+    if transcript != plain:
+        positions += len(_tokenizer(reading.tokenizer).ids(text)) - row["tokens"]
     references = [Place(**place) for place in row["references"]]
     if not references:
-        return Chosen(row, copy, None, positions)
-    random = generator(reading.order.seed, "reference", row["sample_id"])
-    order = random.permutation(len(references))
+        return Chosen(row, text, None, positions)
+    # Another one, where there are several, the next time.
+    order = generator(reading.order.seed, "reference", row["sample_id"]).permutation(
+        len(references)
+    )
     reference = references[order[(epoch + copy) % len(references)]]
     longest = max(place.frames for place in references)
     spared = (longest - reference.frames) // reading.patch_size
-    return Chosen(row, copy, reference, positions - spared)
+    return Chosen(row, text, reference, positions - spared)
 
 
 def _places(sample: Chosen) -> Iterator[Place]:
@@ -185,8 +201,6 @@ def _pack(
     samples: Sequence[Chosen],
     latents: dict[str, Latents],
     faults: dict[str, str],
-    *,
-    augment: bool = True,
 ) -> tuple[Pack | None, list[Skipped]]:
     """The samples whose latents are sound as one pack, and the others with what is wrong."""
     sequences, ids, layouts, skipped = [], [], [], []
@@ -196,7 +210,7 @@ def _pack(
             why = f"clip {bad[0]}: {faults[bad[0]]}"
             skipped.append(Skipped(sample.row["sample_id"], why))
             continue
-        sequences.append(_sequence(reading, task.epoch, sample, latents, augment))
+        sequences.append(_sequence(reading, sample, latents))
         ids.append(sample.row["sample_id"])
         layouts.append(sample.row["layout"])
     if not sequences:
@@ -205,14 +219,8 @@ def _pack(
     return packed_up(sequences, ids, layouts, after=after), skipped
 
 
-def _sequence(
-    reading: Reading, epoch: int, sample: Chosen, latents: dict[str, Latents], augment: bool
-) -> Row:
+def _sequence(reading: Reading, sample: Chosen, latents: dict[str, Latents]) -> Row:
     row = sample.row
-    text = flattened(row["text"])
-    if augment:
-        random = generator(reading.order.seed, "phonemes", epoch, row["sample_id"], sample.copy)
-        text = with_phonemes(text, row["language"], reading.augment, random)
 
     def patches(clip_id: str) -> Tensor:
         """(F, C) -> (A, P, C)."""
@@ -225,7 +233,7 @@ def _sequence(
     if row["prompt"] is not None:
         prompt = patches(row["prompt"]["clip_id"])
     return training_sequence(
-        _tokenizer(reading.tokenizer).ids(described(text, row["description"])),
+        _tokenizer(reading.tokenizer).ids(sample.text),
         target[start:],
         reference=None if sample.reference is None else patches(sample.reference.clip_id),
         prompt=prompt,
