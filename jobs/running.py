@@ -1,5 +1,7 @@
 """What every phase's command does around its work: a record, a bar with the time left, the seconds."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -81,6 +83,28 @@ def run_with_progress(
             told = note(done, total, time.perf_counter() - began)
             progress.update(task, completed=done, note=told)
     return audio_s, seconds
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[threading.Event]:
+    """An event that the first SIGTERM or Ctrl-C sets; the second one acts as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT)}
+
+    def end(sign: int, _: object) -> None:
+        asked.set()
+        signal.signal(sign, before[signal.Signals(sign)])
+
+    for sign in before:
+        signal.signal(sign, end)
+    try:
+        yield asked
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 @dataclass(slots=True)

@@ -19,18 +19,26 @@ Config = TypeVar("Config")
 SHIPPED = Path(__file__).parent / "profiles"
 
 
-def shipped_profiles() -> list[str]:
+def shipped_profiles(folder: Path = SHIPPED) -> list[str]:
     """Names that `--profile` knows without a file."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def load_profile(name: str, overrides: Iterable[str], config: type[Config]) -> Config:
+def load_profile(
+    name: str,
+    overrides: Iterable[str],
+    config: type[Config],
+    *,
+    folder: Path = SHIPPED,
+    what: str = "profile",
+) -> Config:
     """Resolve a shipped name or a YAML file, and overrides, into `config`.
 
+    folder: where the shipped ones lie. what: how messages call them.
     Raises `ConfigError` for an unknown name, an unknown key (with the nearest known one) or a
     value of the wrong type or range.
     """
-    values = _read(name, seen=())
+    values = _read(name, folder, what, seen=())
     for override in overrides:
         _set(values, override)
     check_keys(config, values, where=name)
@@ -39,7 +47,7 @@ def load_profile(name: str, overrides: Iterable[str], config: type[Config]) -> C
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"profile {name}: {place}: {first['msg']}") from error
+        raise ConfigError(f"{what} {name}: {place}: {first['msg']}") from error
 
 
 def as_plain(config: Any) -> dict[str, Any]:
@@ -67,25 +75,23 @@ def check_keys(config: Any, values: Any, where: str) -> None:
             check_keys(hint, value, f"{where}: {key}")
 
 
-def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def _read(name: str, folder: Path, what: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = Path(name)
     if not path.suffix:
-        path = SHIPPED / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(shipped_profiles())
-        raise ConfigError(f"no profile {name}: neither a file nor one of {known}")
+        known = ", ".join(shipped_profiles(folder))
+        raise ConfigError(f"no {what} {name}: neither a file nor one of {known}")
     if name in seen:
-        raise ConfigError(f"profile {name} extends itself")
+        raise ConfigError(f"{what} {name} extends itself")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"profile {name} is not YAML: {error}") from error
+        raise ConfigError(f"{what} {name} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"profile {name}: expected settings by stage, got {type(values).__name__}"
-        )
+        raise ConfigError(f"{what} {name}: expected settings by stage, got {type(values).__name__}")
     base = values.pop("extends", None)
-    return _merge(_read(str(base), (*seen, name)), values) if base else values
+    return _merge(_read(str(base), folder, what, (*seen, name)), values) if base else values
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

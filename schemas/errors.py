@@ -5,10 +5,12 @@
     ├── ModelLoadError         stops the job: a model cannot be found or opened
     ├── TooManyFailures        stops the job: more units failed than the profile allows
     ├── StorageError           stops the job: the corpus is damaged or of another version
+    ├── Diverged               stops a training: its loss is not finite again and again
     └── DataError              costs one unit of work, which goes to quarantine
         ├── EmptyFile          zero bytes
         ├── UndecodableAudio   no decoder reads it
         ├── NonFiniteAudio     NaN or infinite samples
+        ├── NonFiniteLatent    the AudioVAE makes NaN of it, or more than float16 holds
         ├── EmptyAudio         decodes, but to nothing
         ├── TooShortAudio      shorter than any clip could be
         ├── SilentAudio        a voice prompt or reference without a voice
@@ -44,6 +46,10 @@ class StorageError(VoxquarryError):
     """A table has another schema than this version writes, or a committed part is missing."""
 
 
+class Diverged(VoxquarryError):
+    """A training's loss or gradient is not finite any more; names the step and the losses."""
+
+
 class DataError(VoxquarryError):
     """One unit of work cannot be judged; its message names the value and the bound."""
 
@@ -58,6 +64,10 @@ class UndecodableAudio(DataError):
 
 class NonFiniteAudio(DataError):
     """The decoded samples hold NaN or infinity."""
+
+
+class NonFiniteLatent(DataError):
+    """What the AudioVAE makes of a clip holds NaN, or a number that float16 cannot hold."""
 
 
 class EmptyAudio(DataError):

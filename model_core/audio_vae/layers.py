@@ -4,12 +4,16 @@ Shapes: B batch, C channels, T time steps (samples or frames).
 Every parameter name is part of the checkpoint format.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 RESIDUAL_DILATIONS = (1, 3, 9)
 RESIDUAL_KERNEL = 7
+_SNAKE_EPS = 1e-9
 
 
 class Snake(nn.Module):
@@ -21,7 +25,34 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
-        return x + torch.sin(self.alpha * x).square() / (self.alpha + 1e-9)
+        return _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
+
+
+class _SnakeFunction(torch.autograd.Function):
+    """Snake with a gradient of its own: it keeps nothing but its input, and a third of the passes.
+
+    Snakes were half the time of a training step when autograd took them apart.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
+        """x: (B, C, T), alpha: (1, C, 1) -> (B, C, T)."""
+        ctx.save_for_backward(x, alpha)
+        y = alpha * x
+        return y.sin_().square_().div_(alpha + _SNAKE_EPS).add_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """With r = 1 / (α + ε): dy/dx = 1 + αr·sin 2αx, dy/dα = r·(x·sin 2αx - r·sin²αx)."""
+        x, alpha = ctx.saved_tensors
+        inverse = 1 / (alpha + _SNAKE_EPS)
+        double = alpha * x
+        sine = double.sin()
+        double = double.cos_().mul_(sine).mul_(2)  # sin 2αx
+        square = sine.square_().mul_(inverse)
+        by_alpha = square.neg_().addcmul_(x, double).mul_(grad).sum((0, 2), keepdim=True)
+        return double.mul_(alpha * inverse).add_(1).mul_(grad), by_alpha.mul_(inverse)
 
 
 class WeightNormed(nn.Module):
@@ -67,7 +98,42 @@ class CausalConv(WeightNormed):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C', T)."""
         x = F.pad(x, (self.past, 0))
-        return F.conv1d(x, self.weight(), self.bias, dilation=self.dilation, groups=self.groups)
+        weight = self.weight()
+        if self.groups > 1 and len(weight) == self.groups and x.device.type == "cpu":
+            return _DepthwiseFunction.apply(x, weight, self.bias, self.dilation)  # type: ignore[no-untyped-call]
+        return F.conv1d(x, weight, self.bias, dilation=self.dilation, groups=self.groups)
+
+
+class _DepthwiseFunction(torch.autograd.Function):
+    """A depthwise convolution with a gradient of its own: PyTorch's takes a CPU ten times as long
+    as the convolution itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+        """x: (B, C, T + past), weight: (C, 1, K), bias: (C,) -> (B, C, T)."""
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return F.conv1d(x, weight, bias, dilation=dilation, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The input's gradient is the same convolution, run backwards over the output's."""
+        x, weight = ctx.saved_tensors
+        dilation, kernel, steps = ctx.dilation, weight.shape[-1], grad.shape[-1]
+        by_x = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            future = F.pad(grad, (dilation * (kernel - 1),) * 2)
+            by_x = F.conv1d(future, weight.flip(-1), dilation=dilation, groups=len(weight))
+        if ctx.needs_input_grad[1]:
+            by_weight, product = torch.empty_like(weight), torch.empty_like(grad)
+            for k in range(kernel):
+                seen = x[..., k * dilation : k * dilation + steps]
+                by_weight[:, 0, k] = torch.mul(grad, seen, out=product).sum((0, 2))
+        if ctx.needs_input_grad[2]:
+            by_bias = grad.sum((0, 2))
+        return by_x, by_weight, by_bias, None
 
 
 class Downsample(WeightNormed):
