@@ -206,6 +206,15 @@ def resolve(name: str, path: str | Path | None = None) -> ResolvedModel:
     )
 
 
+def checkpoint_folder(name: str) -> Path:
+    """The folder of a checkpoint: a local one, else what `resolve` finds. Raises ModelLoadError.
+
+    A folder needs no resolving, which would hash gigabytes for a record that is not kept.
+    """
+    local = Path(name).expanduser()
+    return local if local.is_dir() else resolve(name).path
+
+
 def _require(place: Path, files: tuple[str, ...], what: str) -> None:
     if not place.exists():
         raise ModelLoadError(f"{what} does not exist: {place}")

@@ -9,7 +9,7 @@ measured again when an expert changes, and described again when its traits or it
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -137,8 +137,11 @@ def measuring_fingerprint(experts: ExpertsConfig) -> str:
     return content_id(MEASURES_VERSION, experts.voice, experts.emotion, *models)
 
 
-def descriptions_in(corpus: Corpus) -> pl.DataFrame:
-    """The descriptions that stand: the last of each clip that is still chosen."""
+def descriptions_in(corpus: Corpus, columns: Iterable[str] | None = None) -> pl.DataFrame:
+    """The descriptions that stand: the last of each clip that is still chosen.
+
+    columns: all, or some with clip_id among them.
+    """
     chosen = corpus.read(TRAITS, ["clip_id", "chosen"]).filter("chosen").select("clip_id")
-    written = corpus.read_standing(DESCRIPTIONS, DESCRIBE_PHASE, "clip_id")
+    written = corpus.read_standing(DESCRIPTIONS, DESCRIBE_PHASE, "clip_id", columns)
     return written.join(chosen, on="clip_id", how="semi")

@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 
 from jobs.annotate import AnnotateConfig
+from jobs.compose import ComposeConfig
 from jobs.curate import CurateConfig
+from jobs.encode import EncodeConfig
 from pipeline.chat.config import ChatConfig
 from stages.experts import ExpertsConfig
+from stages.latents import LatentsConfig
 from stages.mining import MiningConfig
 from stages.near_duplicates import DuplicatesConfig
 
@@ -22,3 +25,6 @@ class Settings(CurateConfig):
     """The audio language model that writes descriptions; without a url the grammar does."""
     judge: ChatConfig = field(default_factory=ChatConfig)
     """A second one that judges them blind."""
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    latents: LatentsConfig = field(default_factory=LatentsConfig)
+    compose: ComposeConfig = field(default_factory=ComposeConfig)

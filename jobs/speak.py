@@ -10,7 +10,7 @@ import soundfile
 import torch
 from rich.console import Console
 
-from annotators.registry import resolve
+from annotators.registry import checkpoint_folder
 from model_core.checkpoint import load_checkpoint
 from model_core.flow_matching import SolverConfig
 from model_core.lora import load_lora, merge_lora
@@ -54,10 +54,7 @@ def speak(config: SpeakConfig, console: Console) -> None:
     )
     with console.status("Loading the checkpoint"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        local = Path(config.checkpoint).expanduser()
-        # A folder needs no resolving, which would hash gigabytes for a record that is not kept.
-        folder = local if local.is_dir() else resolve(config.checkpoint).path
-        checkpoint = load_checkpoint(folder, device=device)
+        checkpoint = load_checkpoint(checkpoint_folder(config.checkpoint), device=device)
         if config.lora is not None:
             load_lora(checkpoint.model, config.lora)
             merge_lora(checkpoint.model)

@@ -8,6 +8,7 @@
 Source: spec §1.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -69,6 +70,32 @@ def load_checkpoint(
     fill(vae, read_weights(vae_file), vae_file, device=device, dtype=torch.float32)
     tokenizer = TextTokenizer(folder / "tokenizer.json")
     return Checkpoint(model.eval(), vae.eval(), tokenizer)
+
+
+def load_vae(folder: str | Path, *, device: torch.device | str = "cpu") -> AudioVAE:
+    """Open the AudioVAE of a checkpoint folder alone, in float32. Raises ModelLoadError."""
+    folder = Path(folder)
+    config = read_config(folder)
+    file = _one_of(folder, VAE_FILES)
+    with torch.device("meta"):
+        vae = AudioVAE(config.audio_vae_config)
+    fill(vae, read_weights(file), file, device=torch.device(device), dtype=torch.float32)
+    return vae.eval()
+
+
+def vae_hash(vae: AudioVAE) -> str:
+    """blake2b-128 over an AudioVAE's settings and float32 weights, hexadecimal.
+
+    The same whichever file the weights came from. The AudioVAE is not folded yet.
+    """
+    if vae.folded:
+        raise ConfigError("a folded AudioVAE has no weights to hash")
+    settings = {"version": vae.config.version, **vae.config.to_dict()}
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for name, value in sorted(_plain(vae).items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(folder: str | Path, model: VoxCPM, vae: AudioVAE, tokenizer: Path) -> None:

@@ -4,10 +4,11 @@ A Llama-style BPE whose multi-character Chinese tokens are taken apart again. So
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from schemas.errors import ModelLoadError, UnspeakableText
@@ -31,7 +32,13 @@ class TextTokenizer:
             raise ModelLoadError(f"{file} is no tokenizer: {error}") from error
         self._bpe.no_truncation()  # whatever a file asks for, a text is read whole
         self._bpe.no_padding()
-        self._compounds = {token for token in self._bpe.get_vocab() if _CHINESE.fullmatch(token)}
+        vocabulary = self._bpe.get_vocab()
+        self._compounds = {token for token in vocabulary if _CHINESE.fullmatch(token)}
+        self._characters = {
+            number: len(bare)
+            for token, number in vocabulary.items()
+            if (bare := token.replace(_WORD_START, "")) in self._compounds
+        }
 
     def tokens(self, text: str) -> list[str]:
         """Pieces of a text; a Chinese compound becomes its characters."""
@@ -45,6 +52,40 @@ class TextTokenizer:
         """(T,) int64. A piece that the vocabulary lacks is 0."""
         ids = [self._bpe.token_to_id(piece) for piece in self.tokens(text)]
         return torch.tensor([_UNKNOWN if i is None else i for i in ids], dtype=torch.long)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many ids each text has, for many texts at a time."""
+        return [
+            len(encoding)
+            if self._is_whole(text)
+            else sum(self._characters.get(number, 1) for number in encoding.ids)
+            for text, encoding in self._encoded(texts)
+        ]
+
+    def speakable(self, texts: Sequence[str]) -> list[bool]:
+        """Whether `check_speakable` lets each text pass, for many texts at a time."""
+        silent = {_UNKNOWN, self._bpe.token_to_id(_WORD_START)}
+        return [
+            (self._is_whole(text) and not silent.issuperset(encoding.ids))
+            or self._is_speakable(text)
+            for text, encoding in self._encoded(texts)
+        ]
+
+    def _encoded(self, texts: Sequence[str]) -> Iterator[tuple[str, Encoding]]:
+        """Each text and its ids; the fast way leaves out the pieces."""
+        encodings = self._bpe.encode_batch_fast(texts, add_special_tokens=False)
+        return zip(texts, encodings, strict=True)
+
+    def _is_whole(self, text: str) -> bool:
+        """Whether no piece of it is taken apart: without compounds the BPE's pieces are final."""
+        return not self._compounds or not _CHINESE.search(text)
+
+    def _is_speakable(self, text: str) -> bool:
+        try:
+            self.check_speakable(text)
+        except UnspeakableText:
+            return False
+        return True
 
     def check_speakable(self, text: str) -> None:
         """Raises UnspeakableText when the text is empty, or no piece of it is in the vocabulary."""

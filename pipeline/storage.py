@@ -28,9 +28,6 @@ from schemas.arrow import QUARANTINE, TABLES, Table
 from schemas.errors import ConfigError, StorageError
 from schemas.ids import content_id
 
-# One clip's audio is about 100 kB, so a row group is some tens of megabytes.
-ROWS_PER_GROUP = 256
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
@@ -107,11 +104,7 @@ class Corpus:
         data = rows if isinstance(rows, pa.Table) else table.to_arrow(rows)
         table.check(data.schema, name)
 
-        def write(sink: Any) -> None:
-            # The audio is compressed already, so the cheapest codec is the right one for it.
-            pq.write_table(data, sink, row_group_size=ROWS_PER_GROUP, compression="lz4")
-
-        self._write_atomically(name, write)
+        self._write_atomically(name, lambda sink: _write_groups(table, [data], sink))
 
     def write_current(self, phase: str, table: Table, data: pa.Table, **facts: Any) -> None:
         """Put rows in the place of all that the phase wrote before: for derived data.
@@ -121,12 +114,34 @@ class Corpus:
         data = data.select(table.schema.names).cast(table.schema)
         part = f"{table.name}/current.parquet"
         self.write_table(part, table, data)
-        marker = {
-            "phase": phase,
-            "parts": {table.name: {"part": part, "rows": data.num_rows}},
-            "units": [],
-            **facts,
-        }
+        self._mark_current(phase, {table.name: {"part": part, "rows": data.num_rows}}, facts)
+
+    def write_version(
+        self, phase: str, table: Table, version: str, pieces: Iterable[pa.Table], **facts: Any
+    ) -> int:
+        """As `write_current`, for more rows than memory holds: piece by piece, each of the table's
+        schema. Returns how many rows they had.
+
+        version: part of the file's name, so that the rows before stand until these are complete.
+        """
+        part = f"{table.name}/{version}.parquet"
+        num_rows = 0
+
+        def checked() -> Iterator[pa.Table]:
+            nonlocal num_rows
+            for piece in pieces:
+                table.check(piece.schema, part)
+                num_rows += piece.num_rows
+                yield piece
+
+        self._write_atomically(part, lambda sink: _write_groups(table, checked(), sink))
+        self._mark_current(phase, {table.name: {"part": part, "rows": num_rows}}, facts)
+        for name in set(self._names(table.name)) - {part}:
+            self.fs.delete_file(f"{self.path}/{name}")
+        return num_rows
+
+    def _mark_current(self, phase: str, parts: dict[str, Any], facts: Mapping[str, Any]) -> None:
+        marker = {"phase": phase, "parts": parts, "units": [], **facts}
         self.write_json(f"_commits/{phase}/current.json", marker)
 
     def write_json(self, name: str, value: Any, *, indent: int | None = 1) -> None:
@@ -289,6 +304,22 @@ class Corpus:
             for info in self.fs.get_file_info(selector)
             if info.type == kind and not info.base_name.startswith(".")
         )
+
+
+def _write_groups(table: Table, pieces: Iterable[pa.Table], sink: Any) -> None:
+    """Rows as one Parquet file, in row groups of the table's size."""
+    # The audio is compressed already, so the cheapest codec is the right one for it.
+    how: dict[str, Any] = {"compression": "lz4"}
+    if table.raw:
+        packed = [name for name in table.schema.names if name not in table.raw]
+        how = {
+            "compression": {name: "lz4" for name in packed} | dict.fromkeys(table.raw, "none"),
+            "use_dictionary": packed,
+            "write_statistics": packed,
+        }
+    with pq.ParquetWriter(sink, table.schema, **how) as writer:
+        for piece in pieces:
+            writer.write_table(piece, row_group_size=table.rows_per_group)
 
 
 def _started(record: dict[str, Any]) -> str:

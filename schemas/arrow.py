@@ -39,6 +39,12 @@ class Table:
     name: str
     version: int
     row: type
+    rows_per_group: int = 256
+    """Of a Parquet row group, which is read as a whole. One clip's audio is about 100 kB, so a row
+    group of clips is some tens of megabytes."""
+    raw: tuple[str, ...] = ()
+    """Columns of noise, kept as they are: no codec makes them smaller, and a damaged byte costs one
+    row and not its row group. Only for tables without nested columns."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -123,8 +129,9 @@ ATTRIBUTES = Table(name="attributes", version=1, row=Attributes)
 LEVELS = Table(name="levels", version=1, row=Level)
 TRAITS = Table(name="traits", version=1, row=Traits)
 DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
-LATENTS = Table(name="latents", version=1, row=Latent)
-SAMPLES = Table(name="samples", version=1, row=Sample)
+# A clip of eight seconds is 26 kB: row groups of about three megabytes.
+LATENTS = Table(name="latents", version=1, row=Latent, rows_per_group=128, raw=("latent",))
+SAMPLES = Table(name="samples", version=1, row=Sample, rows_per_group=4096)
 
 TABLES = {
     table.name: table

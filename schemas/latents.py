@@ -1,6 +1,8 @@
 """Rows of the encode phase: what the AudioVAE makes of a clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from schemas.rows import Wave
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,3 +21,20 @@ class Latent:
     """Of the AudioVAE's weights and settings: latents of two AudioVAEs do not mix."""
     attempt: int
     """The encoding of the clip; only the last one stands."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipSound:
+    """An accepted clip on its way through the encode phase's stages."""
+
+    clip_id: str
+    attempt: int
+    audio: bytes = field(repr=False)
+    """As stored; empty once it is decoded."""
+    sample_rate: int
+    """Hertz, as the clip's row says."""
+    duration_s: float = 0.0
+    """Of what was decoded."""
+    wave: Wave | None = field(default=None, repr=False)
+    """At the rate that the AudioVAE hears."""
+    latent: Latent | None = None

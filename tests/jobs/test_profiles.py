@@ -3,6 +3,7 @@
 import pytest
 
 from jobs.curate import curate_phase, model_names
+from jobs.encode import encode_phase
 from jobs.settings import Settings
 from pipeline.engine import pools_of
 from pipeline.profile import load_profile, shipped_profiles
@@ -30,6 +31,17 @@ def test_the_cluster_profile_gives_the_recogniser_gpus_and_fuses_the_rest() -> N
     ]
     assert config.engine.pools["gpu"].num_gpus > 0
     assert config.transcription.device == "cuda"
+
+
+def test_the_cluster_profile_encodes_on_the_gpu_what_cpus_have_decoded() -> None:
+    config = load_profile("cluster", [], Settings)
+    phase = encode_phase(config.latents, "checkpoint", "hash", config.engine.placement)
+    pools = [(name, [stage.name for stage in stages]) for name, stages in pools_of(phase)]
+    assert pools == [("cpu", ["hearing"]), ("gpu", ["latents"])]
+    assert config.latents.device == "cuda"
+    embedded = load_profile("embedded", [], Settings)
+    assert embedded.latents.device == "cpu"
+    assert embedded.encode.unit_s == 600
 
 
 def test_a_stage_that_does_not_exist_cannot_be_placed() -> None:

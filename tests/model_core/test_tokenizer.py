@@ -58,6 +58,28 @@ def test_no_text_leaves_an_unknown_piece_where_bytes_are_known(text: str) -> Non
     assert all(i > 0 or piece == "<unk>" for i, piece in zip(ids, pieces, strict=True))
 
 
+@settings(deadline=None, max_examples=50)
+@given(
+    texts=st.lists(
+        st.text(max_size=20) | st.sampled_from(["我的中国", "a 北京 b", "☃"]), max_size=6
+    ),
+    name=st.sampled_from(NAMES),
+)
+def test_many_texts_at_a_time_are_as_one_by_one(texts: list[str], name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    texts = [*texts, *facts(name)["multichar_tokens"]]
+    assert tokenizer.lengths(texts) == [len(tokenizer.ids(text)) for text in texts]
+    assert tokenizer.speakable(texts) == [speaks(tokenizer, text) for text in texts]
+
+
+def speaks(tokenizer: TextTokenizer, text: str) -> bool:
+    try:
+        tokenizer.check_speakable(text)
+    except UnspeakableText:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u3000"])
 def test_an_empty_text_is_refused(text: str) -> None:
     with pytest.raises(UnspeakableText, match="the text is empty"):
@@ -82,6 +104,7 @@ def test_a_text_of_which_nothing_is_known_is_refused(tmp_path: Path, prefix: boo
     for text in ("Жы", "Ж ы", "☃"):
         with pytest.raises(UnspeakableText, match=text):
             tokenizer.check_speakable(text)
+    assert tokenizer.speakable(["Жы", "ab", "Ж ы", "☃", ""]) == [False, True, False, False, False]
 
 
 def test_a_text_of_which_something_is_known_is_spoken(tmp_path: Path) -> None:

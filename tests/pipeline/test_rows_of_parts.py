@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.storage import ROWS_PER_GROUP, Corpus, UnitRecord
+from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Progress, Unit, WorkItem, finish
 from schemas.arrow import REFERENCES
 from schemas.references import Reference
@@ -28,7 +28,7 @@ def unit(name: str) -> UnitRecord:
     return UnitRecord(unit_id=name, attempt=1, items=(), rows={}, seconds={})
 
 
-NUM_ROWS = 3 * ROWS_PER_GROUP + 17
+NUM_ROWS = 3 * REFERENCES.rows_per_group + 17
 
 
 @pytest.fixture(scope="module")

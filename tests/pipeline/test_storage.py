@@ -1,14 +1,18 @@
 """A block is there as a whole or not at all."""
 
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.storage import Corpus, Item, UnitRecord
-from schemas.arrow import QUARANTINE, RECORDINGS, VERSION_KEY
+from schemas.arrow import LATENTS, QUARANTINE, RECORDINGS, VERSION_KEY
 from schemas.errors import ConfigError, StorageError
+from schemas.latents import Latent
 from schemas.rows import Quarantined, Recording
 
 
@@ -109,6 +113,76 @@ def test_a_later_attempt_overtakes_a_quarantined_one(tmp_path: Path) -> None:
     standing = corpus.read_quarantine()
     assert standing.select("unit_id", "attempt").rows() == [("still-ill", 2)]
     assert corpus.read(QUARANTINE).height == 3
+
+
+def latent(number: int) -> Latent:
+    data = np.random.default_rng(number).standard_normal(200 * 64).astype("<f2").tobytes()
+    return Latent(
+        clip_id=f"c{number}",
+        latent=data,
+        frames=200,
+        channels=64,
+        crc32=zlib.crc32(data),
+        vae_hash="v",
+        attempt=1,
+    )
+
+
+def test_a_damaged_byte_of_a_latent_costs_one_clip_and_its_checksum_tells_which(
+    tmp_path: Path,
+) -> None:
+    corpus = Corpus(str(tmp_path))
+    rows = [latent(number) for number in range(300)]
+    corpus.write_table("latents/x.parquet", LATENTS, rows)
+    file = tmp_path / "latents" / "x.parquet"
+    assert [pq.ParquetFile(file).metadata.row_group(group).num_rows for group in range(3)] == [
+        128,
+        128,
+        44,
+    ]
+    how = {
+        column.path_in_schema: column.compression
+        for column in map(pq.ParquetFile(file).metadata.row_group(0).column, range(7))
+    }
+    assert how.pop("latent") == "UNCOMPRESSED"
+    assert set(how.values()) == {"LZ4"}
+    data = bytearray(file.read_bytes())
+    place = data.find(rows[150].latent)
+    assert place > 0, "the latent lies in the file as it is"
+    data[place + 12_345] ^= 0x40
+    file.write_bytes(data)
+    read = pq.read_table(file).to_pylist()
+    assert [row["clip_id"] for row in read] == [row.clip_id for row in rows]
+    damaged = [row["clip_id"] for row in read if zlib.crc32(row["latent"]) != row["crc32"]]
+    assert damaged == ["c150"]
+    assert [row["latent"] for row in read if row["clip_id"] != "c150"] == [
+        row.latent for row in rows if row.clip_id != "c150"
+    ]
+
+
+def test_a_version_written_in_pieces_stands_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+
+    def pieces(names: str, fails: bool = False) -> Iterator[pa.Table]:
+        for name in names:
+            yield RECORDINGS.to_arrow([recording(name)] * 300)
+        if fails:
+            raise RuntimeError("half way")
+
+    assert corpus.write_version("made", RECORDINGS, "one", pieces("ab"), why="first") == 600
+    with pytest.raises(RuntimeError, match="half way"):
+        corpus.write_version("made", RECORDINGS, "two", pieces("cd", fails=True))
+    assert set(corpus.read(RECORDINGS)["recording_id"]) == {"a", "b"}
+    # What a crash leaves between the part and its marker.
+    corpus.write_table("recordings/three.parquet", RECORDINGS, [recording("e")])
+    assert set(corpus.read(RECORDINGS)["recording_id"]) == {"a", "b"}
+    assert corpus.find_json("_commits/made/current.json")["why"] == "first"
+    assert corpus.write_version("made", RECORDINGS, "two", pieces("c")) == 300
+    assert set(corpus.read(RECORDINGS)["recording_id"]) == {"c"}
+    assert [path.name for path in (tmp_path / "recordings").glob("*.parquet")] == ["two.parquet"]
+    with pytest.raises(StorageError, match="no tag"):
+        corpus.write_version("made", RECORDINGS, "four", iter([pa.table({"x": [1]})]))
+    assert set(corpus.read(RECORDINGS)["recording_id"]) == {"c"}
 
 
 def test_a_uri_that_no_file_system_opens_is_named() -> None:

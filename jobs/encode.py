@@ -1,0 +1,111 @@
+"""The encode phase: accepted clips → hearing → AudioVAE → latents.
+
+A clip is encoded again when the AudioVAE changes. Clips of a session follow each other in the
+plan, so a target, its references and its prompt lie near each other in the table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import polars as pl
+
+from annotators.registry import checkpoint_folder
+from jobs.annotate import ClipPlan
+from model_core.checkpoint import load_vae, vae_hash
+from pipeline.clip_rows import ClipRows
+from pipeline.derived import Derived
+from pipeline.storage import Corpus
+from pipeline.work import Phase
+from schemas.arrow import LATENTS
+from schemas.errors import ConfigError, MissingSource
+from schemas.ids import content_id
+from schemas.latents import ClipSound
+from stages.hearing import Hearing
+from stages.latents import Latents, LatentsConfig
+
+PHASE = "encode"
+# Raised when the same sound and AudioVAE give another latent than before.
+ENCODING_VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeConfig:
+    """How clips become units of work."""
+
+    unit_s: float = 600.0
+    """Seconds of audio that are read, encoded and committed together: what a crash may cost. A core
+    hears the releases' AudioVAE at a few times real time, so these are about two minutes."""
+
+    def __post_init__(self) -> None:
+        if self.unit_s <= 0:
+            raise ConfigError(f"encode.unit_s must be above 0, got {self.unit_s}")
+
+
+def encode_phase(
+    config: LatentsConfig, checkpoint: str, vae: str, placement: Mapping[str, str]
+) -> Phase:
+    """Clips to latents. vae: the hash of the checkpoint's AudioVAE."""
+    return Phase(
+        name=PHASE,
+        read=read_clip,
+        stages=(Hearing(checkpoint), Latents(config, checkpoint, vae)),
+        placement=placement,
+        write=latents_of,
+        measure=lambda clip: float(clip.duration_s),
+    )
+
+
+@lru_cache(maxsize=1)
+def _rows(corpus: str) -> ClipRows:
+    """Kept by the worker from clip to clip."""
+    return ClipRows(Corpus(corpus), ("audio", "sample_rate"))
+
+
+def read_clip(plan: ClipPlan) -> ClipSound:
+    """A clip's audio as it is stored. Raises `MissingSource`."""
+    row = _rows(plan.corpus).row(plan.part, plan.clip_id)
+    if row["audio"] is None:
+        raise MissingSource(f"{plan.part} holds no audio of clip {plan.clip_id}")
+    return ClipSound(
+        clip_id=plan.clip_id,
+        attempt=plan.attempt,
+        audio=row["audio"],
+        sample_rate=row["sample_rate"],
+    )
+
+
+def latents_of(plan: ClipPlan, clip: ClipSound | None) -> Mapping[str, Sequence[Any]]:
+    """The clip's row of `latents`."""
+    return {LATENTS.name: [clip.latent] if clip and clip.latent else []}
+
+
+def hash_of_vae(checkpoint: str) -> str:
+    """What names the AudioVAE of a checkpoint. Raises `ModelLoadError`."""
+    return vae_hash(load_vae(checkpoint_folder(checkpoint)))
+
+
+def clips_to_encode(
+    corpus: Corpus, clips: pl.DataFrame, vae: str, config: LatentsConfig
+) -> list[Derived]:
+    """Every accepted clip, session by session, in the order in which the sessions lie."""
+    fingerprint = content_id(ENCODING_VERSION, vae, config.dtype)
+    ordered = (
+        clips.with_row_index("place_of_clip")
+        .with_columns(place_of_session=pl.col("place_of_clip").min().over("session_id"))
+        .sort("place_of_session", "recording_id", "start_s", "clip_id")
+    )
+    return [
+        Derived(
+            item_id=clip_id,
+            uri=place or clip_id,
+            fingerprint=fingerprint,
+            duration_s=duration_s,
+            plan=ClipPlan(corpus=corpus.root, part=part, clip_id=clip_id),
+            size=int(duration_s) + 1,
+        )
+        for clip_id, place, duration_s, part in ordered.select(
+            "clip_id", "place", "duration_s", "part"
+        ).iter_rows()
+    ]
