@@ -218,7 +218,9 @@ def flow_loss(
     if mean_mode:
         predicted, wanted = _mean_velocity(estimator, mu, x, cond, draws, velocity)
     else:
-        predicted = estimator(x, mu, draws.t, cond, torch.zeros_like(draws.t))
+        # In the type of the weights, as at inference: see `sinusoid`.
+        now = draws.t.to(dtype)
+        predicted = estimator(x, mu, now, cond, torch.zeros_like(now))
         wanted = velocity
     return (predicted - wanted).float().square().mean(dim=(1, 2))
 

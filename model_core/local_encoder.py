@@ -30,7 +30,7 @@ class LocalEncoder(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """(N, P, C) -> (N, E)."""
         frames = self.in_proj(patches)
-        token = self.special_token[0].expand(len(frames), 1, -1)
+        token = self.special_token[0].to(frames.dtype).expand(len(frames), 1, -1)
         x = torch.cat((token, frames), dim=1)  # (N, 1 + P, E)
         rotation = self._rope.counting(x.shape[1], x.device)
         return self.encoder(x, rotation, bidirectional, keep=slice(0, 1))[:, 0]

@@ -6,7 +6,7 @@ Shapes: r rank; A is (r, in), B is (out, r); y = W x + b + dropout(B A x) · alp
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -141,11 +141,20 @@ def load_lora(model: VoxCPM, folder: str | Path) -> LoRAConfig:
     return config
 
 
-def save_lora(folder: str | Path, model: VoxCPM, config: LoRAConfig, base_model: str) -> None:
-    """Write an adapter folder. base_model: path or hub name of what it adapts."""
+def save_lora(
+    folder: str | Path,
+    model: VoxCPM | Mapping[str, Tensor],
+    config: LoRAConfig,
+    base_model: str,
+) -> None:
+    """Write an adapter folder. base_model: path or hub name of what it adapts.
+
+    model: whose adapters, or the adapters' parameters by name.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.cpu().contiguous() for key, value in lora_state(model).items()}
+    adapters = lora_state(model) if isinstance(model, VoxCPM) else model
+    state = {key: value.cpu().contiguous() for key, value in adapters.items()}
     save_file(state, folder / _FILES[0])
     raw = {"base_model": base_model, "lora_config": asdict(config)}
     (folder / "lora_config.json").write_text(json.dumps(raw, indent=1), encoding="utf-8")

@@ -11,31 +11,35 @@ from torch import Tensor
 
 from model_core.flow_matching import Draws, draw, flow_loss
 from model_core.sequences import Batch
+from model_core.transformer import Attend, causal
 from model_core.voxcpm import VoxCPM
 
 
 class Losses(NamedTuple):
-    """Means over target patches, as scalars."""
+    """Of each target patch (N,), or their means as scalars."""
 
     flow: Tensor
     stop: Tensor
 
 
-def losses(
+def target_losses(
     model: VoxCPM,
     batch: Batch,
     *,
     draws: Draws | None = None,
     progress: float = 0.0,
     generator: torch.Generator | None = None,
+    positions: Tensor | None = None,
+    attend: Attend = causal,
 ) -> Losses:
-    """Teacher-forced losses of a batch. A batch without a target has losses of zero.
+    """Teacher-forced losses of the N target patches, row by row: (N,) each, float32.
 
-    draws: random numbers for the N targets, row by row; drawn here when not given.
+    draws: random numbers for the N targets; drawn here when not given.
     progress: share of training done, in [0, 1]; moves the ranges of the flow's config.
+    positions, attend: of rows that hold several sequences; see `VoxCPM.hidden`.
     """
     config = model.config
-    before = model.shifted(model.hidden(batch))
+    before = model.shifted(model.hidden(batch, attend, attend, positions))
     targets = model.targets(batch, before)
     if draws is None:
         draws = draw(
@@ -53,8 +57,21 @@ def losses(
         draws,
         mean_mode=config.mean_mode,
     )
-    mask = batch.loss_mask
-    logits = model.stop_logits(before.semantic[mask]).float()
-    stop = F.cross_entropy(logits, batch.stop_labels[mask], reduction="sum")
-    count = max(1, len(targets.patches))
-    return Losses(flow.sum() / count, stop / count)
+    where = batch.target_index
+    logits = model.stop_logits(before.semantic.flatten(0, 1)[where]).float()
+    stop = F.cross_entropy(logits, batch.stop_labels.flatten()[where], reduction="none")
+    return Losses(flow, stop)
+
+
+def losses(
+    model: VoxCPM,
+    batch: Batch,
+    *,
+    draws: Draws | None = None,
+    progress: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Losses:
+    """The means of `target_losses`. A batch without a target has losses of zero."""
+    flow, stop = target_losses(model, batch, draws=draws, progress=progress, generator=generator)
+    count = max(1, len(flow))
+    return Losses(flow.sum() / count, stop.sum() / count)

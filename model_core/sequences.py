@@ -119,6 +119,15 @@ def voice_prompt_sequence(text: Tensor, patches: Tensor) -> Sequence:
     return _join([_Part(tokens=text), *_reference(patches)], patches[:0])
 
 
+class Where(NamedTuple):
+    """Positions of a batch, row after row."""
+
+    audio: Tensor
+    """(A,) int64."""
+    targets: Tensor
+    """(N,) int64."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Sequences padded on the right with zeros to the longest."""
@@ -137,6 +146,18 @@ class Batch:
     """(B, T) int64."""
     lengths: Tensor
     """(B,) int64."""
+    where: Where | None = None
+    """What the masks say, as indices found on the host: a device need not wait for its own."""
+
+    @property
+    def audio_index(self) -> Tensor:
+        """(A,) int64: the audio positions among all B · T."""
+        return _flat_index(self.audio_mask) if self.where is None else self.where.audio
+
+    @property
+    def target_index(self) -> Tensor:
+        """(N,) int64: the target patches among all B · T positions."""
+        return _flat_index(self.loss_mask) if self.where is None else self.where.targets
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Batch":
         """Move everything; dtype is that of the patches."""
@@ -148,7 +169,12 @@ class Batch:
             self.loss_mask.to(device),
             self.stop_labels.to(device),
             self.lengths.to(device),
+            None if self.where is None else Where(*(index.to(device) for index in self.where)),
         )
+
+
+def _flat_index(mask: Tensor) -> Tensor:
+    return mask.flatten().nonzero()[:, 0]
 
 
 def collate(sequences: Rows[Sequence]) -> Batch:
@@ -156,13 +182,15 @@ def collate(sequences: Rows[Sequence]) -> Batch:
     pad = torch.nn.utils.rnn.pad_sequence
     lengths = torch.tensor([len(row) for row in sequences])
     audio = pad([row.is_audio for row in sequences], batch_first=True)
+    loss = pad([row.is_target for row in sequences], batch_first=True)
     inside = torch.arange(audio.shape[1]) < lengths[:, None]
     return Batch(
         tokens=pad([row.tokens for row in sequences], batch_first=True),
         text_mask=inside & ~audio,
         audio_mask=audio,
         patches=torch.cat([row.patches for row in sequences]),
-        loss_mask=pad([row.is_target for row in sequences], batch_first=True),
+        loss_mask=loss,
         stop_labels=pad([row.stop_labels for row in sequences], batch_first=True),
         lengths=lengths,
+        where=Where(_flat_index(audio), _flat_index(loss)),
     )

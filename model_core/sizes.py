@@ -4,13 +4,11 @@ Source: checkpoint spec §2 and Appendix A for the released sizes.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
+from model_core.audio_vae import sizes as audio_vae_sizes
 from model_core.config import VoxCPMConfig
 from schemas.errors import ConfigError
-
-Size = Literal["nano", "0.5B", "2B"]
-SIZES: tuple[Size, ...] = get_args(Size)
 
 # fmt: off
 _FACTORS_0_5B = (
@@ -66,7 +64,7 @@ class _Shape:
 
 _RELEASED_LOCAL = {"hidden_dim": 1024, "ffn_dim": 4096, "num_heads": 16}
 
-_SHAPES: dict[Size, _Shape] = {
+_SHAPES = {
     "nano": _Shape(
         architecture="voxcpm2",
         hidden=256,
@@ -81,7 +79,7 @@ _SHAPES: dict[Size, _Shape] = {
         patch_size=4,
         quantized=64,
         max_length=4096,
-        audio_vae={"encoder_dim": 24, "decoder_dim": 384},
+        audio_vae=audio_vae_sizes.NANO.to_dict(),
     ),
     "0.5B": _Shape(
         architecture="voxcpm",
@@ -117,11 +115,12 @@ _SHAPES: dict[Size, _Shape] = {
     ),
 }
 
+SIZES = tuple(_SHAPES)
 RELEASED_VOCABULARY = 73_448
 NANO_VOCABULARY = 2_048
 
 
-def config_of(size: Size, vocab_size: int) -> VoxCPMConfig:
+def config_of(size: str, vocab_size: int) -> VoxCPMConfig:
     """The settings of a model of this size. Raises ConfigError for a size that is not one."""
     if size not in _SHAPES:
         raise ConfigError(f"a model's size is one of {', '.join(SIZES)}, got {size!r}")

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model_core.config import TransformerConfig
 from model_core.packed import Linear, PackedLinear, packed
@@ -68,7 +69,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) -> (…, D)."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -164,6 +165,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.checkpointing = False
+        """In training: keep what enters a block, and compute the rest again for the gradient."""
 
     def fuse(self) -> None:
         """For inference; afterwards the weights are no longer those of the checkpoint format."""
@@ -184,6 +187,8 @@ class Transformer(nn.Module):
         """
         everything = slice(None)
         last = len(self.layers) - 1
+        again = self.checkpointing and torch.is_grad_enabled()
         for layer, block in enumerate(self.layers):
-            x = block(x, rotation, attend, layer, keep if layer == last else everything)
+            inputs = (x, rotation, attend, layer, keep if layer == last else everything)
+            x = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         return self.norm(x)

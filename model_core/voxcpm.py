@@ -122,17 +122,17 @@ class VoxCPM(nn.Module):
         return self.enc_to_lm_proj(self.feat_encoder(patches))
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Inputs of the LMs: (all positions, audio alone), (B, T, D) each.
+        """Inputs of the LMs: (all positions, audio alone), (B, T, D) each, in the patches' type.
 
         LocEnc runs on audio positions only.
         """
-        text = self.embed_text(batch.tokens) * batch.text_mask[..., None]
-        audio = torch.zeros_like(text)
-        if len(batch.patches):
-            audio = audio.masked_scatter(
-                batch.audio_mask[..., None], self.embed_patches(batch.patches)
-            )
-        return text + audio, audio
+        text = self.embed_text(batch.tokens).to(batch.patches.dtype)
+        if not len(batch.patches):
+            return text, torch.zeros_like(text)
+        where, patches = batch.audio_index, self.embed_patches(batch.patches)
+        flat = text.flatten(0, 1)
+        audio = torch.zeros_like(flat).index_copy(0, where, patches)
+        return flat.index_copy(0, where, patches).view_as(text), audio.view_as(text)
 
     def semantic(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """The semantic LM before quantisation: (B, T, D) -> (B, T, D)."""
@@ -151,10 +151,17 @@ class VoxCPM(nn.Module):
     def _no_rope(self) -> bool:
         return self.config.is_v2 and self.config.residual_lm_no_rope
 
-    def hidden(self, batch: Batch, base: Attend = causal, residual: Attend = causal) -> Hidden:
-        """Both LMs over whole sequences."""
+    def hidden(
+        self,
+        batch: Batch,
+        base: Attend = causal,
+        residual: Attend = causal,
+        positions: Tensor | None = None,
+    ) -> Hidden:
+        """Both LMs over whole sequences. positions: (1, T); counted through each row when None."""
         x, e = self.embed(batch)
-        positions = torch.arange(x.shape[1], device=x.device)[None]
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)[None]
         h = self.semantic(x, positions, base)
         g = torch.where(batch.audio_mask[..., None], self.fsq_layer(h), h)
         return Hidden(g, self.acoustic(g, e, positions, residual))
@@ -182,9 +189,10 @@ class VoxCPM(nn.Module):
 
     def targets(self, batch: Batch, before: Hidden) -> Targets:
         """Inputs of the flow loss, for target patches alone. before: shifted hidden states."""
-        dense = batch.patches.new_zeros(*batch.tokens.shape, *batch.patches.shape[1:])
-        dense[batch.audio_mask] = batch.patches
-        past = F.pad(dense, (0, 0, 0, 0, 1, 0))[:, :-1]
-        mask = batch.loss_mask
-        mu = self.condition(before.semantic[mask], before.acoustic[mask])
-        return Targets(mu, dense[mask], past[mask])
+        rows, length = batch.tokens.shape
+        dense = batch.patches.new_zeros(rows * length, *batch.patches.shape[1:])
+        dense = dense.index_copy(0, batch.audio_index, batch.patches)
+        past = F.pad(dense.view(rows, length, *dense.shape[1:]), (0, 0, 0, 0, 1, 0))[:, :-1]
+        where = batch.target_index
+        g, r = (states.flatten(0, 1)[where] for states in before)
+        return Targets(self.condition(g, r), dense[where], past.flatten(0, 1)[where])

@@ -62,9 +62,7 @@ def test_the_shares_of_a_row_group_split_its_targets(rows, shares):
 
 @settings(deadline=None)
 @given(
-    weights=st.lists(
-        st.lists(st.floats(0, 2.5), min_size=1, max_size=5), min_size=1, max_size=20
-    ),
+    weights=st.lists(st.lists(st.floats(0, 2.5), min_size=1, max_size=5), min_size=1, max_size=20),
     epoch=st.integers(0, 5),
 )
 def test_a_target_is_taken_as_often_as_its_weights_sum_to(weights, epoch):

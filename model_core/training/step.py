@@ -1,0 +1,108 @@
+"""The losses of a pack, and the random numbers they are taken with.
+
+Shapes: T positions of the pack, A audio positions, N target patches, P frames of a patch,
+C latent channels.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model_core.flow_matching import Draws, draw
+from model_core.losses import Losses, target_losses
+from model_core.sequences import Batch, Where
+from model_core.training.attention import PackedCausal
+from model_core.training.packs import Pack
+from model_core.voxcpm import VoxCPM
+from schemas.samples import LAYOUTS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A pack as the model reads it: a batch of one row."""
+
+    pack: Pack
+    """As it came, on the host."""
+    batch: Batch
+    positions: Tensor
+    """(1, T) int64, from 0 in every sequence."""
+    layouts: Tensor
+    """(N,) int64: which of `LAYOUTS` each target patch belongs to."""
+    owners: Tensor
+    """(N,) int64, on the host: which sequence of the pack each target patch belongs to."""
+
+    @property
+    def num_targets(self) -> int:
+        """N."""
+        return len(self.owners)
+
+
+def row_of(pack: Pack, device: torch.device, dtype: torch.dtype) -> Row:
+    """Bring a pack to a device; dtype is that of the latents there.
+
+    All indices are found on the host, so that the device is never waited for.
+    """
+    audio, targets = pack.is_audio.nonzero()[:, 0], pack.is_target.nonzero()[:, 0]
+    owners = pack.owner[targets]
+    layouts = torch.tensor([LAYOUTS.index(layout) for layout in pack.layouts])[owners]
+    batch = Batch(
+        tokens=pack.tokens[None],
+        text_mask=~pack.is_audio[None],
+        audio_mask=pack.is_audio[None],
+        patches=pack.patches,
+        loss_mask=pack.is_target[None],
+        stop_labels=pack.stop_labels[None],
+        lengths=torch.tensor([len(pack)]),
+        where=Where(audio, targets),
+    )
+    return Row(
+        pack,
+        batch.to(device, dtype),
+        pack.positions[None].to(device, non_blocking=True),
+        layouts.to(device, non_blocking=True),
+        owners,
+    )
+
+
+class PackLoss(nn.Module):
+    """A model and its losses on packs: the module that is spread over workers."""
+
+    def __init__(self, model: VoxCPM, *, autocast: torch.dtype | None) -> None:
+        """autocast: type of the products; None where the weights have it themselves."""
+        super().__init__()
+        self.model = model
+        self.autocast = autocast
+        self._attend = PackedCausal()
+
+    def forward(self, row: Row, draws: Draws) -> Losses:
+        """Losses of the N target patches: (N,) each, float32."""
+        device = row.batch.tokens.device
+        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
+            return target_losses(
+                self.model,
+                row.batch,
+                draws=draws,
+                positions=row.positions,
+                attend=self._attend.over(row.pack.lengths, device),
+            )
+
+
+def draws_for(row: Row, model: VoxCPM, seed: tuple[int | str, ...], progress: float) -> Draws:
+    """Random numbers for the target patches of a pack.
+
+    They follow from the seed and the samples in the pack and from nothing else: not from which
+    worker computes it, from what came before, or from whether the run was interrupted.
+    """
+    key = repr((seed, row.pack.sample_ids)).encode()
+    number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
+    patches = row.batch.patches
+    config = model.config
+    return draw(
+        patches.new_empty(row.num_targets, *patches.shape[1:]),
+        config.dit_config.cfm_config,
+        progress=progress,
+        mean_mode=config.mean_mode,
+        generator=torch.Generator(patches.device).manual_seed(number),
+    )
