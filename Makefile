@@ -11,12 +11,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	$(PIP) install --quiet -c constraints.txt -e '.[cluster,dev]'
 	touch $@
 
-# The main job on the bundled real recordings: clips, references, descriptions, the report.
+# The whole way on the bundled real recordings: clips, references, descriptions, the report; latents,
+# samples, and 200 steps of a nano model that starts from nothing.
 demo: .venv/.ready
 	$(BIN)/voxquarry curate tests/data/devset/manifest.csv --out demo-corpus --profile embedded
 	$(BIN)/voxquarry mine demo-corpus
 	$(BIN)/voxquarry annotate demo-corpus
 	$(BIN)/voxquarry report demo-corpus
+	test -e demo-model || $(BIN)/voxquarry init --size nano --corpus demo-corpus --out demo-model
+	$(BIN)/voxquarry encode demo-corpus --checkpoint demo-model
+	$(BIN)/voxquarry compose demo-corpus --checkpoint demo-model
+	$(BIN)/voxquarry train demo-corpus --checkpoint demo-model --recipe nano --out demo-run
 
 test: .venv/.ready
 	$(BIN)/pytest
@@ -26,12 +31,13 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Prints tables of speeds, each measured in one run; about forty minutes on two cores.
+# Prints tables of speeds, each measured in one run; about fifty minutes on two cores.
 bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_curate
 	$(BIN)/python -m tests.benchmarks.bench_core
 	$(BIN)/python -m tests.benchmarks.bench_mine
 	$(BIN)/python -m tests.benchmarks.bench_annotate
+	$(BIN)/python -m tests.benchmarks.bench_train
 
 clean:
-	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus bench-out
+	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus demo-model demo-run bench-out

@@ -1,8 +1,8 @@
 """The peer of the model core: the official voxcpm package, in an environment of its own.
 
-The package asks for 24 others, most of them for its demo, its denoiser and its trainer. It is
-installed without them, and beside it only what loading and generating import; none of what is left
-out runs when audio is generated.
+The package asks for 24 others, most of them for its demo and its denoiser. It is installed without
+them, and beside it only what loading, generating and training import; none of what is left out runs
+when audio is generated or a step is trained.
 """
 
 import json
@@ -20,6 +20,8 @@ VERSION = "2.0.3"
 # The libraries that do the work are those that our core runs on.
 SHARED = ("torch", "torchaudio")
 NEEDED = (
+    "argbind==0.3.9",
+    "datasets==5.2.0",
     "einops==0.8.2",
     "huggingface-hub==2.4.0",
     "librosa==0.11.0",

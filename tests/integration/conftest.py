@@ -1,5 +1,6 @@
 """One corpus, curated from the bundled recordings by the real command, for every test here."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,14 @@ def finished(
 @pytest.fixture(scope="session")
 def corpus(finished: tuple[Corpus, subprocess.CompletedProcess[str]]) -> Corpus:
     return finished[0]
+
+
+@pytest.fixture(scope="session")
+def annotated(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The curated corpus, annotated by its own profile. Copy it before writing to it."""
+    root = tmp_path_factory.mktemp("annotated") / "corpus"
+    shutil.copytree(corpus.path, root)
+    done = voxquarry("annotate", str(root))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "described" in done.stdout
+    return Corpus(str(root))

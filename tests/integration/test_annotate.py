@@ -23,17 +23,6 @@ KEY = "sk-quarry-0123456789abcdef"
 KEY_ENV = "VOXQUARRY_TEST_KEY"
 
 
-@pytest.fixture(scope="module")
-def annotated(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """The curated corpus, annotated by its own profile."""
-    root = tmp_path_factory.mktemp("annotated") / "corpus"
-    shutil.copytree(corpus.path, root)
-    done = voxquarry("annotate", str(root))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "described" in done.stdout
-    return Corpus(str(root))
-
-
 @pytest.fixture
 def copy(annotated: Corpus, tmp_path: Path) -> Corpus:
     shutil.copytree(annotated.path, tmp_path / "corpus")
