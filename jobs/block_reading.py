@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
@@ -141,8 +142,13 @@ def row_groups_of(corpus: Corpus) -> list[tuple[str, int]]:
 def _choose(
     reading: Reading, corpus: Corpus, fragment: Fragment, epoch: int, split: str = "train"
 ) -> list[Chosen]:
-    with pq.ParquetFile(f"{corpus.path}/{fragment.part}", filesystem=corpus.fs) as file:
-        table = file.read_row_group(fragment.row_group)
+    try:
+        with pq.ParquetFile(f"{corpus.path}/{fragment.part}", filesystem=corpus.fs) as file:
+            table = file.read_row_group(fragment.row_group)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(
+            f"{fragment.part} cannot be read; was the corpus composed anew meanwhile? ({error})"
+        ) from error
     targets = pc.struct_field(table["target"], "clip_id").to_pylist()
     weights = np.array(table["weights"].to_pylist(), dtype=np.float64)
     if weights.shape[1:] != (len(STAGES),):

@@ -30,7 +30,7 @@ import schemas.errors
 from annotators.registry import checkpoint_folder
 from jobs.compose import reader_of
 from jobs.running import ending_on_signals, recorded
-from jobs.train import OUTCOME, STOP, Recipe, TrainingJob, work
+from jobs.train import DATA, OUTCOME, STOP, Recipe, TrainingJob, work
 from pipeline.engine import EngineConfig, ray_session
 from pipeline.profile import as_plain
 from pipeline.storage import Corpus
@@ -49,9 +49,9 @@ def run_train(root: str, checkpoint: str, out: Path, recipe: Recipe, console: Co
     """
     corpus = Corpus(root)
     source = checkpoint_folder(checkpoint).absolute()
-    check_composed(corpus, source)
+    samples = check_composed(corpus, source)
     folder = out.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_data_facts(folder, recipe.data_facts(samples))
     for name in (STOP, OUTCOME):
         (folder / name).unlink(missing_ok=True)
     plain = json.loads(json.dumps(as_plain(recipe), default=str))
@@ -77,8 +77,11 @@ def run_train(root: str, checkpoint: str, out: Path, recipe: Recipe, console: Co
     return bool(ended["status"] == "finished")
 
 
-def check_composed(corpus: Corpus, checkpoint: Path) -> None:
-    """Raise ConfigError unless the corpus's samples were composed for this checkpoint's like."""
+def check_composed(corpus: Corpus, checkpoint: Path) -> str:
+    """The fingerprint of the corpus's samples.
+
+    Raises ConfigError unless they were composed for this checkpoint's like.
+    """
     marker = corpus.find_json("_commits/compose/current.json")
     advice = f"`voxquarry compose {corpus.root} --checkpoint {checkpoint}`"
     if marker is None:
@@ -93,6 +96,27 @@ def check_composed(corpus: Corpus, checkpoint: Path) -> None:
             raise ConfigError(
                 f"the samples of {corpus.root} were composed for another {what}: run {advice}"
             )
+    return str(marker["fingerprint"])
+
+
+def keep_data_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Write down what a run reads, or raise ConfigError where it began with something else.
+
+    Positions in the order of samples mean nothing in another order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / DATA
+    if (folder / "checkpoints" / "last").exists() and file.is_file():
+        known = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in json.loads(json.dumps(facts)).items():
+            if known[name] != value:
+                what = "samples, composed otherwise" if name == "samples" else f"settings of {name}"
+                raise ConfigError(
+                    f"the run in {folder} began with other {what}; a new run (another --out) may "
+                    f"start from its checkpoint, {folder / 'checkpoints' / 'last'}"
+                )
+        return
+    file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def fit_under_a_bar(job: TrainingJob, recipe: Recipe, console: Console) -> None:

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import RayError
 
 from jobs.block_reading import Reading
 from jobs.sample_stream import SampleStream
@@ -21,8 +22,8 @@ from model_core.training.trainer import train
 from schemas.errors import ConfigError, VoxquarryError
 from schemas.samples import STAGES
 
-OUTCOME, STOP = "outcome.json", ".stop"
-"""In a run's folder: how its workers ended; and what asks them to end."""
+OUTCOME, STOP, DATA = "outcome.json", ".stop", "data.json"
+"""In a run's folder: how its workers ended; what asks them to end; and what they read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,11 @@ class Recipe:
             raise ConfigError(f"stage must be one of {STAGES}, got {self.stage}")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers must be at least 1, got {self.workers}")
+
+    def data_facts(self, samples: str) -> dict[str, Any]:
+        """What decides which samples come when. samples: the fingerprint of the table."""
+        facts = {name: asdict(self)[name] for name in ("stage", "data", "augment")}
+        return {**facts, "samples": samples}
 
     def reading(self, corpus: str, checkpoint: Path) -> Reading:
         """How the first of the workers reads a corpus."""
@@ -128,7 +134,20 @@ def work(settings: Mapping[str, Any]) -> None:
             stopped=(job.folder / STOP).exists,
         )
         ended = {"status": "finished" if outcome.finished else "interrupted", "step": outcome.step}
-    except VoxquarryError as error:
+    except (VoxquarryError, RayError) as thrown:
+        error = root_of(thrown)
+        if error is None:
+            raise
         ended = {"status": "failed", "error": type(error).__name__, "message": str(error)}
     if rank == 0 or ended["status"] == "failed":
         (job.folder / OUTCOME).write_text(json.dumps(ended), encoding="utf-8")
+
+
+def root_of(error: BaseException | None) -> VoxquarryError | None:
+    """The error of ours inside Ray's; None where there is none, and Ray Train should try again."""
+    found = None
+    while error is not None:
+        if isinstance(error, VoxquarryError) and not isinstance(error, RayError):
+            found = error
+        error = getattr(error, "cause", None) or error.__cause__
+    return found

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model_core.audio_vae import AudioVAE
+from model_core.audio_vae.layers import CausalConv
 from model_core.config import VoxCPMConfig
 from model_core.packed import Linear
 from model_core.transformer import MLP, Attention, Transformer
@@ -22,6 +23,8 @@ from schemas.errors import ModelLoadError
 _GAIN = 0.64
 """Of a linear layer: standard deviation times √in. At 1024 channels that is the usual 0.02."""
 _EMBEDDING_STD = 0.1
+_SPEECH_LEVEL = 0.1
+"""Root mean square of speech at -20 dBFS."""
 
 
 def fresh_model(config: VoxCPMConfig, seed: int) -> VoxCPM:
@@ -49,10 +52,21 @@ def fresh_model(config: VoxCPMConfig, seed: int) -> VoxCPM:
 
 
 def fresh_vae(config: VoxCPMConfig, seed: int) -> AudioVAE:
-    """An AudioVAE with random weights, float32: the same seed, the same weights."""
-    with torch.random.fork_rng(devices=[]):
+    """An AudioVAE with random weights, float32: the same seed, the same weights.
+
+    Its latents of noise as loud as speech have a deviation of 1, as the prior wants them; left to
+    chance they would be hundreds of times smaller, and a model would have nothing to learn.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        return AudioVAE(config.audio_vae_config)
+        vae = AudioVAE(config.audio_vae_config)
+        head = vae.encoder.fc_mu
+        assert isinstance(head, CausalConv)
+        if head.bias is not None:
+            head.bias.zero_()
+        noise = _SPEECH_LEVEL * torch.randn(1, 1, vae.config.sample_rate)
+        head.weight_g.div_(vae.encode(noise).std())
+        return vae
 
 
 def take_language_model(model: VoxCPM, folder: Path) -> None:

@@ -76,10 +76,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
         return next((peak for part, peak in _PEAKS.items() if part in name), None)
     if device.type != "cpu":
         return None
-    size = 1024
+    size = 2048
     a = torch.ones(size, size, dtype=dtype)
     seconds = []
-    for _ in range(4):
+    for _ in range(8):
         start = time.perf_counter()
         torch.mm(a, a)
         seconds.append(time.perf_counter() - start)

@@ -32,7 +32,9 @@ from tests.benchmarks.systems import CORES, ROOT, busy_cores
 LENGTHS = Path(__file__).with_name("clip_lengths.json")
 CHARACTERS_PER_TOKEN = 4
 PEER_SCRIPT = Path(__file__).with_name("peer_train_run.py")
-FASTER, MOST_PADDING, FEWEST_FRAMES = 2.5, 0.05, 20_000
+FASTER = {"cpu": 2.5, "cuda": 3.0}
+MFU = 0.35
+MOST_PADDING, FEWEST_FRAMES = 0.05, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,13 @@ class Side:
     """Positions computed, padding included."""
     peak_gib: float
     parts_s: dict[str, float]
+    mfu: float | None
+    """Share of the arithmetic that the device could do; None for the package."""
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> "Side":
         """From what a run printed."""
-        steps = found["steps"]
+        steps, fastest = found["steps"], found.get("peak_flops")
 
         def total(name: str) -> Any:
             return sum(step[name] for step in steps)
@@ -65,6 +69,7 @@ class Side:
             total("rows"),
             found["peak_gib"],
             parts,
+            total("flops") / total("seconds") / fastest if fastest else None,
         )
 
 
@@ -102,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"The official package gave no figures: {error}", markup=False)
     show(console, ours, peer, options)
     clean = busy <= QUIET_CORES
-    for bar in bars(ours, peer, frames, padding, clean=clean):
+    for bar in bars(ours, peer, frames, padding, options.device, clean=clean):
         console.print(str(bar), markup=False)
     found |= {
         "ours": asdict(ours),
@@ -168,7 +173,7 @@ def show(console: Console, ours: Side, peer: Side | None, options: argparse.Name
         title=f"0.5B: {options.steps} steps of {options.batch} clips", title_justify="left"
     )
     table.add_column("")
-    for name in ("s a step", "targets/s", "positions/s", "padding", "peak GiB"):
+    for name in ("s a step", "targets/s", "positions/s", "padding", "peak GiB", "MFU"):
         table.add_column(name, justify="right")
     for name, side in (("official", peer), ("voxquarry", ours)):
         if side is None:
@@ -180,6 +185,7 @@ def show(console: Console, ours: Side, peer: Side | None, options: argparse.Name
             f"{side.positions / side.seconds:.1f}",
             f"{1 - side.positions / side.rows:.0%}",
             f"{side.peak_gib:.1f}",
+            "–" if side.mfu is None else f"{side.mfu:.0%}",
         )
     console.print(table)
     if peer is not None:
@@ -190,18 +196,22 @@ def show(console: Console, ours: Side, peer: Side | None, options: argparse.Name
         console.print(f"Official step: {parts} (pack encodes the audio)")
 
 
-def bars(ours: Side, peer: Side | None, frames: float, padding: float, *, clean: bool) -> list[Bar]:
+def bars(
+    ours: Side, peer: Side | None, frames: float, padding: float, device: str, *, clean: bool
+) -> list[Bar]:
     """What training is held to."""
     speed = ours.targets / ours.seconds
     faster = None if peer is None else speed / (peer.targets / peer.seconds)
     encoded = (
         None if peer is None else speed / (peer.targets / (peer.seconds - peer.parts_s["pack_s"]))
     )
+    gpu = [Bar(name="MFU", value=ours.mfu, bound=MFU, at_least=True, is_clean=clean)]
     return [
+        *(gpu if device == "cuda" else []),
         Bar(
             name="useful target patches per second, × official",
             value=faster,
-            bound=FASTER,
+            bound=FASTER[device],
             at_least=True,
             is_clean=clean,
         ),

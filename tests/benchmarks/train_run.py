@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ import torch
 from model_core.checkpoint import load_checkpoint
 from model_core.sequences import training_sequence
 from model_core.training.config import OptimizerConfig, TrainerConfig
+from model_core.training.flops import peak_flops, training_flops
 from model_core.training.packs import START, Pack, Position, packed_up
 from model_core.training.trainer import Step, train
 
@@ -104,12 +106,14 @@ def main() -> None:
             "targets": int(pack.is_target.sum()),
             "positions": len(pack),
             "rows": len(pack),
+            "flops": training_flops(config, pack),
         }
-        for start, end, pack in zip(ends, ends[1:], packs[1:], strict=True)
+        for (start, end), pack in zip(pairwise(ends), packs[1:], strict=True)
     ]
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = torch.cuda.max_memory_allocated() if cuda else 1024 * kib
-    print(json.dumps({"steps": steps, "peak_gib": peak / 2**30}))
+    fastest = peak_flops(torch.device(options.device), torch.bfloat16)
+    print(json.dumps({"steps": steps, "peak_gib": peak / 2**30, "peak_flops": fastest}))
 
 
 def _options() -> argparse.Namespace:

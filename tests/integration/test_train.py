@@ -151,6 +151,13 @@ def test_more_steps_go_on_and_the_same_ones_are_nothing_to_do(
     assert [line["step"] for line in lines(composed / "longer")] == list(range(1, STEPS + 2))
 
 
+def test_a_run_does_not_go_on_with_other_data(composed: Path, unbroken: Path) -> None:
+    shutil.copytree(unbroken, composed / "other", symlinks=True)
+    done = voxquarry(*arguments(composed, "other", "--set", "trainer.steps=31", "--set", "stage=1"))
+    assert done.returncode == 1
+    assert "began with other settings of stage" in " ".join(done.stderr.split())
+
+
 def test_samples_of_another_checkpoint_are_refused(composed: Path, tmp_path: Path) -> None:
     made = voxquarry(
         *("init", "--corpus", str(composed / "corpus"), "--out", str(tmp_path / "other")),

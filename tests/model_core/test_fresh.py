@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 
@@ -16,6 +17,8 @@ from model_core.transformer import causal
 from model_core.voxcpm import VoxCPM
 from schemas.errors import ConfigError, ModelLoadError
 from tests.model_core.fixtures import ROOT as CORE
+
+DEVSET = CORE.parent / "devset"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,16 @@ def test_a_fresh_nano_checkpoint_is_saved_loaded_and_speaks(tmp_path):
     [(_, speech)] = synthesizer.speak([SpeechRequest(text="Hello.", seed=0)])
     assert len(speech.wave) > 0
     assert speech.wave.isfinite().all()
+
+
+def test_latents_of_a_fresh_audio_vae_are_of_a_size_to_learn_from():
+    """Those of real speech, at its own level."""
+    wave, rate = soundfile.read(DEVSET / "audio" / "en_allison_s1.flac", stop=160_000)
+    config = config_of("nano", 672)
+    with torch.no_grad():
+        speech = torch.from_numpy(wave).float()[None, None, :: rate // 16_000]
+        latent = fresh_vae(config, 0).encode(speech)
+    assert 0.2 < latent.std() < 5
 
 
 @pytest.mark.parametrize("size", ["0.5B", "2B"])
