@@ -222,10 +222,13 @@ def tell_the_end(ended: dict[str, Any], job: TrainingJob, console: Console) -> N
     if ended["status"] == "interrupted":
         console.print(f"Saved after step {ended['step']}. The same command goes on from there.")
         return
+    speak = f"{last}"
+    if job.trainer.mode == "lora":
+        speak = f"{job.checkpoint} --lora {last}"
     console.print(
         f"{last}: the model after step {ended['step']:,}; best is beside it. "
         f"`tensorboard --logdir {job.folder}` shows the curves, `voxquarry speak --checkpoint "
-        f"{last}` lets it speak.",
+        f"{speak}` lets it speak.",
         markup=False,
         highlight=False,
         soft_wrap=True,

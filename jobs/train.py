@@ -18,7 +18,7 @@ from model_core.checkpoint import load_checkpoint
 from model_core.training.augment import AugmentConfig
 from model_core.training.config import TrainerConfig
 from model_core.training.order import OrderConfig
-from model_core.training.trainer import train
+from model_core.training.trainer import Outcome, train
 from schemas.errors import ConfigError, VoxquarryError
 from schemas.samples import STAGES
 
@@ -110,37 +110,47 @@ class TrainingJob:
 def work(settings: Mapping[str, Any]) -> None:
     """The loop of one worker, which Ray Train starts.
 
-    What goes wrong for a reason of ours is written down and not raised: trying again, as Ray Train
-    does after the loss of a node, would only fail again.
+    What goes wrong for a reason of ours is written down, and the workers that Ray Train starts in
+    the place of these end at once: to try again, as after the loss of a node, would only fail again.
     """
     job: TrainingJob = settings["job"]
+    outcome = job.folder / OUTCOME
+    if outcome.exists():
+        return
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    device = ray.train.torch.get_device()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     try:
-        stream = SampleStream(
-            replace(job.reading, rank=rank, workers=workers),
-            validation_limit=job.validation_packs,
-        )
-        opened = load_checkpoint(job.checkpoint, device=device, dtype=torch.float32)
-        outcome = train(
-            opened.model,
-            opened.vae,
-            job.checkpoint,
-            stream,
-            job.trainer,
-            job.folder,
-            stopped=(job.folder / STOP).exists,
-        )
-        ended = {"status": "finished" if outcome.finished else "interrupted", "step": outcome.step}
+        ended = _train(job, rank, workers, context.get_local_world_size())
     except (VoxquarryError, RayError) as thrown:
         error = root_of(thrown)
         if error is None:
             raise
-        ended = {"status": "failed", "error": type(error).__name__, "message": str(error)}
-    if rank == 0 or ended["status"] == "failed":
-        (job.folder / OUTCOME).write_text(json.dumps(ended), encoding="utf-8")
+        failed = {"status": "failed", "error": type(error).__name__, "message": str(error)}
+        outcome.write_text(json.dumps(failed), encoding="utf-8")
+        if workers > 1:
+            raise  # the others would wait for this one
+        return
+    if rank == 0:
+        told = {"status": "finished" if ended.finished else "interrupted", "step": ended.step}
+        outcome.write_text(json.dumps(told), encoding="utf-8")
+
+
+def _train(job: TrainingJob, rank: int, workers: int, on_this_machine: int) -> Outcome:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // on_this_machine))
+    stream = SampleStream(
+        replace(job.reading, rank=rank, workers=workers), validation_limit=job.validation_packs
+    )
+    device = ray.train.torch.get_device()
+    opened = load_checkpoint(job.checkpoint, device=device, dtype=torch.float32)
+    return train(
+        opened.model,
+        opened.vae,
+        job.checkpoint,
+        stream,
+        job.trainer,
+        job.folder,
+        stopped=(job.folder / STOP).exists,
+    )
 
 
 def root_of(error: BaseException | None) -> VoxquarryError | None:

@@ -1,0 +1,196 @@
+"""Commands that make and judge a corpus."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.cli_options import (
+    CorpusArgument,
+    DryRunOption,
+    OutOption,
+    PolicyOption,
+    ProfileOption,
+    RetryOption,
+    SetOption,
+    SourceArgument,
+)
+from pipeline.profile import load_profile
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    source: SourceArgument,
+    out: OutOption,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    dry_run: DryRunOption = False,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Everything: curate, filter, report.
+
+    Ends with the table of hours and an HTML report in the corpus. Killed at any moment, the same
+    command goes on where it was.
+    """
+    _curate(source, out, profile, settings, policy, dry_run, retry_quarantined)
+    if not dry_run:
+        _report(out, policy, None)
+
+
+@app.command()
+def curate(
+    source: SourceArgument,
+    out: OutOption,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    dry_run: DryRunOption = False,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Recordings to measured, transcribed clips.
+
+    Writes the tables recordings, clips and quarantine, and the verdicts of the policy.
+    """
+    _curate(source, out, profile, settings, policy, dry_run, retry_quarantined)
+
+
+def _curate(
+    source: str,
+    out: str,
+    profile: str,
+    settings: list[str] | None,
+    policy: str,
+    dry_run: bool,
+    retry_quarantined: bool,
+) -> None:
+    from jobs.run_curate import explain, run_curate
+    from jobs.settings import Settings
+
+    config = load_profile(profile, settings or [], Settings)
+    if dry_run:
+        explain(source, out, config, Console())
+        return
+    run_curate(source, out, config, policy=policy, retry=retry_quarantined, console=Console())
+
+
+@app.command("filter")
+def filter_(corpus: CorpusArgument, policy: PolicyOption = "default") -> None:
+    """Judge the clips anew by a policy: seconds, and no model runs.
+
+    Writes the table verdicts for that policy; the scores stay as they are.
+    """
+    from jobs.judge import judge_corpus
+
+    judge_corpus(corpus, policy, Console())
+
+
+@app.command()
+def report(
+    corpus: CorpusArgument,
+    policy: PolicyOption = "default",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file; CORPUS/report.html.")
+    ] = None,
+) -> None:
+    """One HTML file to read and to listen to: the funnel, the scores, samples of clips."""
+    _report(corpus, policy, output)
+
+
+def _report(corpus: str, policy: str, output: Path | None) -> None:
+    from jobs.judge import report_corpus
+
+    report_corpus(corpus, policy, output, Console())
+
+
+@app.command()
+def mine(
+    corpus: CorpusArgument,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Find, for every accepted clip, clips of the same voice in its session.
+
+    Writes the tables references (at most mine.references_per_target a clip, clean, never the clip
+    directly before it), sessions, and duplicates (clips that repeat others, which take no part).
+    How alike two voices must be is calibrated per speaker encoder; [bold]voxquarry doctor
+    --calibrate CORPUS[/bold] does it on your own recordings. Another policy mines only the
+    sessions whose accepted clips it changes.
+    """
+    from jobs.run_mine import run_mine
+    from jobs.settings import Settings
+
+    config = load_profile(profile, settings or [], Settings)
+    run_mine(corpus, config, policy=policy, retry=retry_quarantined, console=Console())
+
+
+@app.command()
+def annotate(
+    corpus: CorpusArgument,
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    relevel: Annotated[
+        bool,
+        typer.Option(
+            "--relevel",
+            help="Find anew what is high or low in this corpus; the first run's levels hold until "
+            "then, so that words keep their meaning as the corpus grows.",
+        ),
+    ] = False,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """Measure what each accepted clip's voice does, and describe the expressive ones in words.
+
+    Writes the tables attributes (pitch, loudness, timbre, gender, age …), levels and traits (where
+    a clip stands in its corpus), and descriptions. A grammar writes them from what was measured;
+    with chat.url an audio language model behind any OpenAI-compatible endpoint does, at most for
+    chat.ceiling, its key taken from the environment. What a measurement or an expert contradicts
+    is taken out of a description. annotate.share is how much of the corpus is described.
+    """
+    from jobs.run_annotate import run_annotate
+    from jobs.settings import Settings
+
+    config = load_profile(profile, settings or [], Settings)
+    run_annotate(
+        corpus,
+        config,
+        policy=policy,
+        relevel=relevel,
+        retry=retry_quarantined,
+        console=Console(),
+    )
+
+
+@app.command()
+def doctor(
+    profile: ProfileOption = "embedded",
+    settings: SetOption = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Instead, measure on this corpus from which cosine on two clips are one voice, "
+            "and keep it there for `voxquarry mine`. Its recordings must declare their speakers.",
+        ),
+    ] = None,
+) -> None:
+    """What is installed, what each model resolves to, free disk, GPUs."""
+    from jobs.settings import Settings
+
+    config = load_profile(profile, settings or [], Settings)
+    if calibrate is not None:
+        from jobs.voice_thresholds import calibrate as calibrate_on
+
+        calibrate_on(calibrate, config.mine, Console())
+        return
+    from jobs.doctor import examine
+
+    healthy = examine(config, Console())
+    if not healthy:
+        raise typer.Exit(1)
