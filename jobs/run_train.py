@@ -17,19 +17,11 @@ import yaml
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 import schemas.errors
 from annotators.registry import checkpoint_folder
 from jobs.compose import reader_of
-from jobs.running import ending_on_signals, recorded
+from jobs.running import ending_on_signals, recorded, step_bar
 from jobs.train import DATA, OUTCOME, STOP, Recipe, TrainingJob, work
 from pipeline.engine import EngineConfig, ray_session
 from pipeline.profile import as_plain
@@ -169,16 +161,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 @contextmanager
 def bar(steps: int, console: Console) -> Iterator[Any]:
     """A progress bar, and what moves it to the last line of the run's log."""
-    columns = (
-        TextColumn(PHASE),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with step_bar(console) as progress:
         task = progress.add_task(PHASE, total=steps, note="starting")
 
         def update(log: Path) -> None:

@@ -8,19 +8,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from annotators.registry import checkpoint_folder
 from jobs.judge import judge_corpus
-from jobs.running import ending_on_signals, recorded
+from jobs.running import ending_on_signals, recorded, step_bar
 from jobs.train_vae import VAERecipe
 from jobs.vae_segments import ClipSegments
 from model_core.audio_vae import AudioVAE
@@ -195,16 +187,7 @@ def say_what_begins(
 
 def trained(trainer: VAETrainer, console: Console) -> bool:
     """Run the loop under a bar; SIGTERM and Ctrl-C end it after the step that they come in."""
-    columns = (
-        TextColumn(PHASE),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with ending_on_signals() as asked, Progress(*columns, console=console) as progress:
+    with ending_on_signals() as asked, step_bar(console) as progress:
         steps = trainer.config.steps
         task = progress.add_task(PHASE, total=steps, completed=trainer.step, note="starting")
         speed, distance = "", ""

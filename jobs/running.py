@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from annotators.registry import ResolvedModel
 from pipeline.engine import EngineConfig, ray_session, run_units
@@ -83,6 +90,20 @@ def run_with_progress(
             told = note(done, total, time.perf_counter() - began)
             progress.update(task, completed=done, note=told)
     return audio_s, seconds
+
+
+def step_bar(console: Console) -> Progress:
+    """A bar over the steps of a training; its tasks have a `note`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from model_core.config import VoxCPMConfig
 from schemas.errors import ConfigError
 
 # fmt: off
-_FACTORS_0_5B = (
+FACTORS_0_5B = (
     1.0004360675811768, 1.0668443441390991, 1.1631425619125366, 1.3025742769241333,
     1.5040205717086792, 1.7941505908966064, 2.2101221084594727, 2.802666664123535,
     3.6389970779418945, 4.804192543029785, 6.39855432510376, 8.527148246765137,
@@ -21,7 +21,7 @@ _FACTORS_0_5B = (
     48.05115509033203, 48.64370346069336, 49.05967712402344, 49.34980392456055,
     49.551246643066406, 49.69068145751953, 49.78697967529297, 49.85338592529297,
 )
-_FACTORS_2B = (
+FACTORS_2B = (
     0.9977997200264581, 1.014658295992452, 1.0349680404997148, 1.059429246056193,
     1.0888815016813513, 1.1243301355211495, 1.166977103606075, 1.2182568066927284,
     1.2798772354275727, 1.3538666751582975, 1.4426259039919596, 1.5489853358570191,
@@ -40,6 +40,7 @@ _FACTORS_2B = (
     30.962293553185553, 30.986754758742034, 31.007064503249293, 31.02392307921529,
 )
 # fmt: on
+"""LongRoPE factors of the releases (spec, Appendix A); long and short ones are equal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +90,7 @@ _SHAPES = {
         heads=16,
         residual_layers=6,
         head_dim=None,
-        factors=_FACTORS_0_5B,
+        factors=FACTORS_0_5B,
         local=_RELEASED_LOCAL,
         local_layers=(4, 4),
         patch_size=2,
@@ -105,7 +106,7 @@ _SHAPES = {
         heads=16,
         residual_layers=8,
         head_dim=128,
-        factors=_FACTORS_2B,
+        factors=FACTORS_2B,
         local=_RELEASED_LOCAL,
         local_layers=(12, 12),
         patch_size=4,
