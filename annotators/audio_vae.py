@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from model_core.audio import padded, resampled
 from model_core.checkpoint import load_vae, read_config, vae_hash
 from schemas.errors import EmptyAudio, NonFiniteAudio, UndecodableAudio
+from schemas.latents import PATCH
 from schemas.rows import Wave
-
-PATCH = 4
-"""Frames that every latent is a multiple of: the longest patch of the family."""
 
 F16 = npt.NDArray[np.float16]
 

@@ -5,15 +5,8 @@ anything that it derives from has changed.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from annotators.audio_vae import PATCH
-from annotators.registry import checkpoint_folder
-from jobs.encode import hash_of_vae
-from model_core.checkpoint import read_config
-from model_core.tokenizer import TextTokenizer
 from schemas.errors import ConfigError
-from schemas.ids import content_id
 from stages.composition import ContinuationConfig
 from stages.curriculum import Annealing, JointTraining, PreTraining, StageConfig
 
@@ -43,44 +36,3 @@ class ComposeConfig:
     def stages(self) -> tuple[StageConfig, ...]:
         """Of the curriculum, in their order."""
         return self.stage_1, self.stage_2, self.stage_3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reader:
-    """What a checkpoint decides about the sequences that it reads."""
-
-    vae_hash: str
-    tokenizer_hash: str
-    tokenizer: TextTokenizer = field(repr=False)
-    patch_size: int
-    frame_s: float
-    """Seconds of a latent frame."""
-    max_positions: int
-    knows_voices: bool
-    """Whether it reads references and descriptions: the V2 class does."""
-
-
-def reader_of(checkpoint: str) -> Reader:
-    """Read a checkpoint's config and tokenizer, and name its AudioVAE.
-
-    Raises `ModelLoadError`, and `ConfigError` for a patch that does not divide what a latent is
-    filled up to.
-    """
-    folder: Path = checkpoint_folder(checkpoint)
-    config = read_config(folder)
-    if PATCH % config.patch_size:
-        raise ConfigError(
-            f"latents are multiples of {PATCH} frames, which patches of {config.patch_size} "
-            "do not divide"
-        )
-    vae = config.audio_vae_config
-    file = folder / "tokenizer.json"
-    return Reader(
-        tokenizer=TextTokenizer(file),
-        tokenizer_hash=content_id(file.read_bytes()),
-        vae_hash=hash_of_vae(checkpoint),
-        patch_size=config.patch_size,
-        frame_s=vae.hop / vae.sample_rate,
-        max_positions=config.max_length,
-        knows_voices=config.is_v2,
-    )

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from jobs.compose import ComposeConfig, Reader
+from jobs.compose import ComposeConfig
 from jobs.compose_inputs import Inputs, keys_of
+from jobs.sequence_reader import Reader
 from model_core.tokenizer import described, flattened
 from stages.composition import (
     CONTINUATION,

@@ -8,8 +8,9 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from jobs.compose import ComposeConfig, Reader
+from jobs.compose import ComposeConfig
 from jobs.compose_rows import Composition
+from jobs.sequence_reader import Reader
 from schemas.samples import LAYOUTS, STAGES
 from stages.curriculum import REFERENCE_AUDIO, reference_share, shares_of
 

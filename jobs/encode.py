@@ -11,9 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from annotators.registry import checkpoint_folder
 from jobs.annotate import ClipPlan
-from model_core.checkpoint import load_vae, vae_hash
 from pipeline.clip_rows import ClipRows
 from pipeline.derived import Derived
 from pipeline.storage import Corpus
@@ -79,11 +77,6 @@ def read_clip(plan: ClipPlan) -> ClipSound:
 def latents_of(plan: ClipPlan, clip: ClipSound | None) -> Mapping[str, Sequence[Any]]:
     """The clip's row of `latents`."""
     return {LATENTS.name: [clip.latent] if clip and clip.latent else []}
-
-
-def hash_of_vae(checkpoint: str) -> str:
-    """What names the AudioVAE of a checkpoint. Raises `ModelLoadError`."""
-    return vae_hash(load_vae(checkpoint_folder(checkpoint)))
 
 
 def clips_to_encode(

@@ -6,13 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jobs.compose import COMPOSING_VERSION, PHASE, Reader, reader_of
+from jobs.compose import COMPOSING_VERSION, PHASE
 from jobs.compose_columns import pieces_of
 from jobs.compose_inputs import Inputs, take_inputs
 from jobs.compose_rows import composed
 from jobs.compose_table import books, show
 from jobs.judge import judge_corpus
 from jobs.running import recorded
+from jobs.sequence_reader import Reader, reader_of
 from jobs.settings import Settings
 from pipeline.policy import load_policy
 from pipeline.profile import as_plain

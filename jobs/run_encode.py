@@ -7,10 +7,11 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from jobs.encode import PHASE, clips_to_encode, encode_phase, hash_of_vae
+from jobs.encode import PHASE, clips_to_encode, encode_phase
 from jobs.judge import judge_corpus
 from jobs.run_annotate import accepted_clips
 from jobs.running import Working, recorded
+from jobs.sequence_reader import hash_of_vae
 from jobs.settings import Settings
 from pipeline.derived import due, units_of
 from pipeline.policy import load_policy

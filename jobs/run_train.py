@@ -20,8 +20,8 @@ from rich.console import Console
 
 import schemas.errors
 from annotators.registry import checkpoint_folder
-from jobs.compose import reader_of
 from jobs.running import ending_on_signals, recorded, step_bar
+from jobs.sequence_reader import reader_of
 from jobs.train import DATA, OUTCOME, STOP, Recipe, TrainingJob, work
 from pipeline.engine import EngineConfig, ray_session
 from pipeline.profile import as_plain

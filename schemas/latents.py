@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from schemas.rows import Wave
 
+PATCH = 4
+"""Frames that every latent is a multiple of: the longest patch of the family."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latent:

@@ -3,16 +3,19 @@
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import soundfile as sf
 
-from annotators.audio_vae import Ear
 from annotators.registry import checkpoint_folder
 from schemas.errors import UndecodableAudio
 from schemas.latents import ClipSound
 
+if TYPE_CHECKING:  # it imports PyTorch, which only its own workers should wait for
+    from annotators.audio_vae import Ear
 
-def heard(clip: ClipSound, ear: Ear) -> ClipSound:
+
+def heard(clip: ClipSound, ear: "Ear") -> ClipSound:
     """The clip with its wave in place of its file.
 
     Raises UndecodableAudio, also where the file has another rate than the clip's row, EmptyAudio,
@@ -38,6 +41,8 @@ class Hearing:
 
     def setup(self) -> None:
         """Read the checkpoint's config. Raises ModelLoadError."""
+        from annotators.audio_vae import Ear
+
         self._ear = Ear(checkpoint_folder(self.checkpoint))
 
     def process(self, batch: Sequence[ClipSound]) -> list[ClipSound]:

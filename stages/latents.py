@@ -3,13 +3,19 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from annotators.audio_vae import DTYPES, F16, AudioVaeEncoder
 from annotators.registry import checkpoint_folder
 from schemas.errors import ConfigError, ModelLoadError, NonFiniteLatent
 from schemas.latents import ClipSound, Latent
+
+if TYPE_CHECKING:  # it imports PyTorch, which only its own workers should wait for
+    from annotators.audio_vae import AudioVaeEncoder
+
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +40,7 @@ class LatentsConfig:
             raise ConfigError("latents needs threads >= 1 and batch_s > 0")
 
 
-def latent_row(clip: ClipSound, latent: F16, vae_hash: str) -> Latent:
+def latent_row(clip: ClipSound, latent: npt.NDArray[np.float16], vae_hash: str) -> Latent:
     """The clip's row of `latents`. latent: (frames, channels). Raises NonFiniteLatent."""
     if not np.isfinite(latent).all():
         where = int(np.nonzero(~np.isfinite(latent))[0][0])
@@ -67,6 +73,8 @@ class Latents:
 
     def setup(self) -> None:
         """Open the AudioVAE. Raises ModelLoadError, also when it is another than was planned."""
+        from annotators.audio_vae import AudioVaeEncoder
+
         config = self.config
         vae = AudioVaeEncoder(
             checkpoint_folder(self.checkpoint),

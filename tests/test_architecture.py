@@ -1,6 +1,8 @@
 """The rooms and who may visit whom, read from the imports."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,10 @@ def test_the_doors_are_open() -> None:
     assert not violations(
         "stages", "from stages.base import Stage\nfrom annotators.dnsmos import x"
     )
+
+
+def test_a_command_that_needs_no_torch_does_not_wait_for_it():
+    """Its import takes seconds, in the driver and in every worker."""
+    modules = "jobs.cli, jobs.run_curate, jobs.run_mine, jobs.run_annotate, jobs.settings"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

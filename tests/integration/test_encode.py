@@ -18,7 +18,8 @@ import pytest
 import soundfile as sf
 
 from annotators.audio_vae import AudioVaeEncoder, Ear
-from jobs.encode import PHASE, hash_of_vae
+from jobs.encode import PHASE
+from jobs.sequence_reader import hash_of_vae
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, LATENTS, REFERENCES, SAMPLES, VERDICTS
 from tests.integration.conftest import voxquarry

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.encode import hash_of_vae
+from jobs.sequence_reader import hash_of_vae
 from pipeline.storage import Corpus, Item, UnitRecord
 from schemas.arrow import TABLES
 from schemas.attributes import Traits

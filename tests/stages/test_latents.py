@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from annotators.audio_vae import PATCH, AudioVaeEncoder, Ear, grouped
+from annotators.audio_vae import AudioVaeEncoder, Ear, grouped
 from model_core.audio import encode_patches, latents_of
 from model_core.checkpoint import load_checkpoint, load_vae, vae_hash
 from schemas.errors import (
@@ -27,7 +27,7 @@ from schemas.errors import (
     NonFiniteLatent,
     UndecodableAudio,
 )
-from schemas.latents import ClipSound
+from schemas.latents import PATCH, ClipSound
 from stages.hearing import Hearing
 from stages.latents import Latents, LatentsConfig, latent_row
 
