@@ -5,7 +5,8 @@ plan. Each worker of a training run reads its own blocks.
 """
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
@@ -22,7 +23,7 @@ from pipeline.storage import Corpus
 from schemas.errors import ConfigError, DataError
 
 Given = tuple[Pack | None, list[Skipped]]
-Reader = Callable[[Reading, Sequence[Task]], Iterator[Given]]
+Reader = Callable[[Reading, Sequence[Task]], Generator[Given, None, None]]
 
 # Tasks of one Ray Data run: a small corpus has few blocks an epoch, and a run costs a quarter of a
 # second; a large one has more than a plan should list at once.
@@ -51,7 +52,7 @@ class SampleStream:
             )
         self._fragments = fragments_of(self._row_groups, reading.workers)
 
-    def packs(self, start: Position) -> Iterator[Pack]:
+    def packs(self, start: Position) -> Generator[Pack, None, None]:
         """Packs without end. Raises `DataError` when nothing of the corpus can be used."""
         left_out: list[Skipped] = []
         tasks = self._tasks(start)
@@ -59,12 +60,14 @@ class SampleStream:
         size = min(max(per_epoch, _FEWEST_TASKS), _MOST_TASKS)
         while True:
             empty = True
-            for pack, skipped in self._read(self.reading, list(islice(tasks, size))):
-                left_out += skipped
-                if pack is None:
-                    continue
-                yield replace(pack, skipped=tuple(left_out))
-                left_out, empty = [], False
+            # Whoever stops listening ends the reading, too, and at once.
+            with closing(self._read(self.reading, list(islice(tasks, size)))) as given:
+                for pack, skipped in given:
+                    left_out += skipped
+                    if pack is None:
+                        continue
+                    yield replace(pack, skipped=tuple(left_out))
+                    left_out, empty = [], False
             if empty:
                 why = f", the first because: {left_out[0].reason}" if left_out else ""
                 raise DataError(
@@ -88,12 +91,12 @@ class SampleStream:
                 yield Task(epoch, number, tuple(fragments), start.pack if here else 0)
 
 
-def _read_here(reading: Reading, tasks: Sequence[Task]) -> Iterator[Given]:
+def _read_here(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
     for task in tasks:
         yield from read_block(reading, task)
 
 
-def _read_with_ray(reading: Reading, tasks: Sequence[Task]) -> Iterator[Given]:
+def _read_with_ray(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
@@ -110,7 +113,8 @@ def _read_with_ray(reading: Reading, tasks: Sequence[Task]) -> Iterator[Given]:
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=_READERS),
     )
-    for batch in packs.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    # The tasks read ahead; a thread that did so here would outlive the reading.
+    for batch in packs.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(batch, pa.Table)
         for value in batch.column("given"):
             # Our own bytes, written by `_read_task`.

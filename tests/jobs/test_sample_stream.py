@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -251,8 +252,9 @@ def test_ray_data_gives_the_very_same_packs(corpus):
         start = Position(1, 0, 2)
         expected = list(itertools.islice(here.packs(start), 45))
         assert expected[-1].after.epoch >= 3
-        for one, other in zip(expected, there.packs(start), strict=False):
-            assert same(one, other)
+        with closing(there.packs(start)) as packs:
+            for one, other in zip(expected, packs, strict=False):
+                assert same(one, other)
 
 
 def test_the_seed_decides_the_order(corpus):
