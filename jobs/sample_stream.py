@@ -43,7 +43,7 @@ class SampleStream:
         """
         self.reading = reading
         self.validation_limit = validation_limit
-        self._read: Reader = _read_with_ray if background else _read_here
+        self._read: Reader = read_with_ray if background else read_here
         self._row_groups = row_groups_of(Corpus(reading.corpus))
         if not self._row_groups:
             raise ConfigError(
@@ -55,7 +55,7 @@ class SampleStream:
     def packs(self, start: Position) -> Generator[Pack, None, None]:
         """Packs without end. Raises `DataError` when nothing of the corpus can be used."""
         left_out: list[Skipped] = []
-        tasks = self._tasks(start)
+        tasks = self.tasks(start)
         per_epoch = -(-len(self._fragments) // self.reading.workers)
         size = min(max(per_epoch, _FEWEST_TASKS), _MOST_TASKS)
         while True:
@@ -79,7 +79,7 @@ class SampleStream:
         """Held-out packs, the same for every worker."""
         return validation_packs(self.reading, self._row_groups, self.validation_limit)
 
-    def _tasks(self, start: Position) -> Iterator[Task]:
+    def tasks(self, start: Position) -> Iterator[Task]:
         """Blocks to read from a position on, epoch after epoch."""
         reading = self.reading
         for epoch in count(start.epoch):
@@ -91,12 +91,14 @@ class SampleStream:
                 yield Task(epoch, number, tuple(fragments), start.pack if here else 0)
 
 
-def _read_here(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
+def read_here(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
+    """What the tasks give, in their order."""
     for task in tasks:
         yield from read_block(reading, task)
 
 
-def _read_with_ray(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
+def read_with_ray(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
+    """The same, read by Ray Data's tasks ahead of whoever listens."""
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False

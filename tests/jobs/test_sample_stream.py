@@ -2,14 +2,13 @@
 
 import itertools
 from collections import Counter
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from jobs.sample_stream import SampleStream
+from jobs.sample_stream import SampleStream, read_here, read_with_ray
 from model_core.tokenizer import TextTokenizer
 from model_core.training.augment import AugmentConfig
 from model_core.training.packs import START, Position
@@ -246,15 +245,14 @@ def test_another_clip_in_the_place_of_a_latent_is_refused(tmp_path):
 @pytest.mark.ray
 def test_ray_data_gives_the_very_same_packs(corpus):
     reading = reading_of(corpus)
-    here = SampleStream(reading, background=False)
+    tasks = list(itertools.islice(SampleStream(reading).tasks(Position(1, 0, 2)), 12))
+    expected = list(read_here(reading, tasks))
+    assert expected[-1][0].after.epoch >= 3
     with ray_session(EngineConfig()):
-        there = SampleStream(reading, background=True)
-        start = Position(1, 0, 2)
-        expected = list(itertools.islice(here.packs(start), 45))
-        assert expected[-1].after.epoch >= 3
-        with closing(there.packs(start)) as packs:
-            for one, other in zip(expected, packs, strict=False):
-                assert same(one, other)
+        found = list(read_with_ray(reading, tasks))
+    for (pack, skipped), (other, others) in zip(expected, found, strict=True):
+        assert same(pack, other)
+        assert skipped == others
 
 
 def test_the_seed_decides_the_order(corpus):
