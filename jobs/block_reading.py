@@ -109,7 +109,7 @@ def read_block(reading: Reading, task: Task) -> Iterator[tuple[Pack | None, list
 def validation_packs(
     reading: Reading, row_groups: Sequence[tuple[str, int]], limit: int
 ) -> list[Pack]:
-    """At most `limit` packs of held-out samples, the same for every worker and every call."""
+    """At most `limit` packs of held-out samples of all workers, the same at every call."""
     corpus = Corpus(reading.corpus)
     chosen: list[Chosen] = []
     for part, group in row_groups:

@@ -76,8 +76,9 @@ class SampleStream:
                 )
 
     def validation(self) -> Sequence[Pack]:
-        """Held-out packs, the same for every worker."""
-        return validation_packs(self.reading, self._row_groups, self.validation_limit)
+        """This worker's share of the held-out packs."""
+        packs = validation_packs(self.reading, self._row_groups, self.validation_limit)
+        return packs[self.reading.rank :: self.reading.workers]
 
     def tasks(self, start: Position) -> Iterator[Task]:
         """Blocks to read from a position on, epoch after epoch."""
