@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from jobs.joining import followers
 from model_core.sequences import Sequence as Row
 from model_core.sequences import training_sequence
 from model_core.tokenizer import TextTokenizer, described, flattened
@@ -34,6 +35,7 @@ from pipeline.storage import Corpus
 from schemas.arrow import SAMPLES
 from schemas.errors import StorageError
 from schemas.samples import STAGES, Place
+from stages.composition import joined
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +75,8 @@ class Chosen(NamedTuple):
     reference: Place | None
     positions: int
     """Of its sequence, exactly."""
+    more: tuple[Place, ...] = ()
+    """Targets that are said after its own."""
 
 
 def read_block(reading: Reading, task: Task) -> Iterator[tuple[Pack | None, list[Skipped]]]:
@@ -90,6 +94,7 @@ def read_block(reading: Reading, task: Task) -> Iterator[tuple[Pack | None, list
                 skipped.append(Skipped(sample.row["sample_id"], why))
             else:
                 chosen.append(sample)
+    chosen = _joined(reading, chosen, task.epoch)
     positions = np.array([sample.positions for sample in chosen], dtype=np.int64)
     packs = packs_of(positions, reading.order, task.epoch, reading.rank, task.block)
     left = [[chosen[i] for i in pack] for pack in packs[task.first_pack :]]
@@ -192,8 +197,39 @@ def _as_taken(
     return Chosen(row, text, reference, positions - spared)
 
 
+def _joined(reading: Reading, chosen: Sequence[Chosen], epoch: int) -> list[Chosen]:
+    """The samples of a block, some of them followed by others' targets, as far as they may grow."""
+    rows = [sample.row for sample in chosen]
+    found = []
+    for sample, others in zip(
+        chosen, followers(rows, reading.augment, reading.order.seed, "join", epoch), strict=True
+    ):
+        for other in others:
+            longer = _followed(reading, sample, chosen[other])
+            if longer.positions <= reading.max_positions:
+                sample = longer
+        found.append(sample)
+    return found
+
+
+def _followed(reading: Reading, sample: Chosen, other: Chosen) -> Chosen:
+    """The sample with another one's words and target after its own."""
+    # Of the other one only what is said, and not how it is described.
+    said = other.text.removeprefix(described("", other.row["description"]))
+    text = joined(sample.text, said)
+    place = Place(**other.row["target"])
+    tokens = _tokenizer(reading.tokenizer)
+    added = (
+        len(tokens.ids(text)) - len(tokens.ids(sample.text)) + place.frames // reading.patch_size
+    )
+    return sample._replace(
+        text=text, positions=sample.positions + added, more=(*sample.more, place)
+    )
+
+
 def _places(sample: Chosen) -> Iterator[Place]:
     yield Place(**sample.row["target"])
+    yield from sample.more
     if sample.row["prompt"] is not None:
         yield Place(**sample.row["prompt"])
     if sample.reference is not None:
@@ -233,7 +269,8 @@ def _sequence(reading: Reading, sample: Chosen, latents: dict[str, Latents]) -> 
         latent = latents[clip_id].reshape(-1, reading.patch_size, reading.channels)
         return torch.from_numpy(latent.copy())
 
-    target = patches(row["target"]["clip_id"])
+    own = patches(row["target"]["clip_id"])
+    target = torch.cat([own, *(patches(place.clip_id) for place in sample.more)])
     start = row["target_start"] // reading.patch_size
     prompt = target[:start] if start else None
     if row["prompt"] is not None:

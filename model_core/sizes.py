@@ -118,7 +118,7 @@ _SHAPES = {
 
 SIZES = tuple(_SHAPES)
 RELEASED_VOCABULARY = 73_448
-NANO_VOCABULARY = 2_048
+NANO_VOCABULARY = 400
 
 
 def config_of(size: str, vocab_size: int) -> VoxCPMConfig:

@@ -20,17 +20,23 @@ _CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How much of the transcripts is told in phonemes."""
+    """What is done to samples so that a model learns more of them than they say."""
 
     phoneme_samples: float = 0.1
     """Share of the samples that have any, in [0, 1]."""
     phoneme_words: float = 0.3
     """Share of the words, or Chinese characters, of such a sample, in [0, 1]."""
+    joined_samples: float = 0.0
+    """Share of the samples that go on with other clips of their session, in [0, 1]."""
+    joined_most: int = 3
+    """Clips that such a sample goes on with at most; fewer where it would grow too long."""
 
     def __post_init__(self) -> None:
-        for name in ("phoneme_samples", "phoneme_words"):
+        for name in ("phoneme_samples", "phoneme_words", "joined_samples"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.joined_most < 1:
+            raise ConfigError(f"joined_most must be at least 1, got {self.joined_most}")
 
 
 def with_phonemes(
