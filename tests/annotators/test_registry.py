@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from annotators.registry import known_models, resolve
+from annotators.registry import checkpoint_hash, known_models, resolve
 from schemas.errors import ModelLoadError
 
 IN_PACKAGES = ("silero", "tiny.en", "dnsmos", "ge2e")
@@ -39,6 +39,19 @@ def test_the_hash_follows_the_bytes(tmp_path: Path) -> None:
     again.mkdir()
     shutil.copy(tmp_path / "a.pt", again)
     assert resolve(str(again / "a.pt")).hash == one.hash
+
+
+def test_a_checkpoints_hash_is_of_what_it_speaks_with_and_is_taken_anew(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "audiovae.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_text(name)
+    before = checkpoint_hash(tmp_path)
+    (tmp_path / "trainer.pt").write_text("state of a training")
+    assert checkpoint_hash(tmp_path) == before
+    hashes = {before}
+    for name in ("config.json", "model.safetensors", "audiovae.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_text(name.upper())
+        hashes.add(checkpoint_hash(tmp_path))
+    assert len(hashes) == 5
 
 
 def test_a_missing_path_is_named() -> None:
