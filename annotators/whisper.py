@@ -13,6 +13,7 @@ Source: Radford et al., "Robust speech recognition via large-scale weak supervis
 word times by dynamic time warping over cross-attention as in the authors' release.
 """
 
+import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,8 @@ _MIN_LOGPROB = -1.0
 _LONG_WORD_S = 2.0
 _MAX_TOKENS_PER_S = 12
 _SURE_LANGUAGE = 0.8
+_ENGLISH_TOKENS = 51_864
+"""Of the English-only models' vocabulary; every other one has more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,21 +129,25 @@ class Whisper:
         return language in self._model.supported_languages
 
     def transcribe(
-        self, segments: Sequence[Wave], language: str | None = None
+        self, segments: Sequence[Wave], language: str | None = None, *, alone: bool = False
     ) -> list[Transcription]:
         """Transcribe neighbouring clips of one recording, in order of time.
 
         segments: (samples,) each, at 16 kHz, of any length. language: ISO 639-1, or None to
         detect it for each window; an English-only model reads everything as English.
+        alone: each clip has its windows to itself, for clips that have nothing to do with another.
         """
         if not self.multilingual:
             language = "en"
         pieces = [p for i, wave in enumerate(segments) for p in pieces_of(i, wave, _WINDOW_S)]
-        windows = pack(pieces, max_s=_WINDOW_S, gap_s=self._gap_s)
+        if alone:
+            windows = [window_of([piece]) for piece in pieces]
+        else:
+            windows = pack(pieces, max_s=_WINDOW_S, gap_s=self._gap_s)
         reads = list(self._read(windows, language))
         lone = [i for i, read in enumerate(reads) if read.suspect]
-        alone = self._read([window_of([pieces[i]]) for i in lone], language)
-        for i, read in zip(lone, alone, strict=True):
+        again = self._read([window_of([pieces[i]]) for i in lone], language)
+        for i, read in zip(lone, again, strict=True):
             reads[i] = read
         by_clip: list[list[tuple[Piece, _Read]]] = [[] for _ in segments]
         for piece, read in zip(pieces, reads, strict=True):
@@ -230,6 +237,22 @@ class Whisper:
         own = self._tokenizer(language)
         control = (own.transcribe, own.translate, own.sot, own.sot_prev, own.sot_lm, own.no_speech)
         return sorted({*own.non_speech_tokens, *control})
+
+
+def knows_language(path: Path, language: str) -> bool:
+    """Whether the model in a folder reads a language (ISO 639-1); found without opening it."""
+    if language == "en":
+        return True
+    listed = path / "vocabulary.json"
+    if listed.is_file():
+        tokens = len(json.loads(listed.read_text(encoding="utf-8")))
+    else:
+        tokens = len((path / "vocabulary.txt").read_text(encoding="utf-8").splitlines())
+    if tokens <= _ENGLISH_TOKENS:
+        return False
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+    return language in _LANGUAGE_CODES
 
 
 def _most_tokens(windows: Sequence[PackedWindow]) -> int:

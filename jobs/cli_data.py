@@ -15,6 +15,7 @@ from jobs.cli_options import (
     RetryOption,
     SetOption,
     SourceArgument,
+    SyntheticPolicyOption,
 )
 from pipeline.profile import load_profile
 
@@ -78,14 +79,21 @@ def _curate(
 
 
 @app.command("filter")
-def filter_(corpus: CorpusArgument, policy: PolicyOption = "default") -> None:
+def filter_(
+    corpus: CorpusArgument,
+    policy: PolicyOption = "default",
+    synthetic_policy: SyntheticPolicyOption = "synthetic",
+) -> None:
     """Judge the clips anew by a policy: seconds, and no model runs.
 
-    Writes the table verdicts for that policy; the scores stay as they are.
+    Writes the table verdicts for that policy; the scores stay as they are. Clones are judged by a
+    policy of their own, into synthetic_verdicts; whose voice may not be used any more is rejected.
     """
     from jobs.judge import judge_corpus
+    from jobs.judge_synthetic import refilter
 
     judge_corpus(corpus, policy, Console())
+    refilter(corpus, synthetic_policy, Console())
 
 
 @app.command()

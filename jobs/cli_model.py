@@ -72,7 +72,8 @@ def encode(
 ) -> None:
     """Make the AudioVAE latents of the accepted clips: what a model trains on.
 
-    Writes the table latents, in float16. Only the AudioVAE of the checkpoint is opened; with
+    Clips that [bold]voxquarry clone[/bold] made and its policy accepts are encoded beside the
+    recorded ones, watermark and all. Writes the table latents, in float16. Only the AudioVAE of the checkpoint is opened; with
     another one all clips are encoded anew, and latents of two AudioVAEs never mix. encode.unit_s
     is how much audio is committed at once, latents.device where the AudioVAE runs.
     """
@@ -101,6 +102,10 @@ def compose(
     flat languages and sources are (compose.stage_3.language_temperature). Sequence lengths are
     the checkpoint's. A share compose.validation_share of the clips is kept from training. Run it
     again after any other command: it makes all samples anew if anything changed.
+
+    Accepted synthetic clips are marked as such and come on top, with their description alone or
+    with a recorded voice: at most compose.stage_2.synthetic (0.3) of what a stage sees, and of each
+    language; 0 leaves them out. What would tell of validation's voices or words makes no sample.
     """
     from jobs.run_compose import run_compose
     from jobs.settings import Settings

@@ -39,6 +39,12 @@ PolicyOption = Annotated[
     str,
     typer.Option("--policy", help="Filter policy: `default`, or a YAML file with rules."),
 ]
+SyntheticPolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--synthetic-policy", help="For generated clips: `synthetic`, or a YAML file with rules."
+    ),
+]
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Say what would run, on how many hours, and for how long."),

@@ -1,4 +1,5 @@
-"""The compose phase: latents, texts, references and descriptions → training sequences → samples.
+"""The compose phase: latents, texts, references and descriptions → training sequences → samples,
+of recorded clips and, beside them, of generated ones.
 
 Derived data: seconds to minutes, no model but the tokenizer, made anew as a whole whenever
 anything that it derives from has changed.
@@ -12,7 +13,7 @@ from stages.curriculum import Annealing, JointTraining, PreTraining, StageConfig
 
 PHASE = "compose"
 # Raised when the same corpus and settings give other samples than before.
-COMPOSING_VERSION = "1"
+COMPOSING_VERSION = "2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

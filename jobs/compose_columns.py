@@ -30,6 +30,7 @@ class _Columns:
         clips = made.inputs.clips
         self.before = clips["before"].fill_null(0).to_numpy()
         self.cut = clips["cut"].to_numpy()
+        self.synthetic = clips["synthetic"].to_numpy()
         self.text = {
             name: clips[name].to_arrow().cast(pa.string())
             for name in ("clip_id", "session_id", "language", "source")
@@ -63,8 +64,7 @@ class _Columns:
             "language": self.text["language"].take(clip),
             "source": self.text["source"].take(clip),
             "session_id": self.text["session_id"].take(clip),
-            # Generated clips have no table yet.
-            "synthetic": np.zeros(clip.size, np.bool_),
+            "synthetic": self.synthetic[clip],
             "split": np.array(SPLITS)[made.held[clip].astype(np.int64)],
             "duration_s": made.rows.duration_s[numbers],
             "tokens": made.tokens[numbers],

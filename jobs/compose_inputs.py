@@ -1,7 +1,7 @@
 """What the corpus has to make samples of: light columns only, neither audio nor latents.
 
 Clips are in one order from here on: session by session as they lie in `latents`, inside a session
-by recording and time. They are known by their number in it.
+by recording and time, and then the generated ones. They are known by their number in it.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from jobs.annotate import descriptions_in
+from jobs.clone_plan import CloneConfig
+from jobs.compose_synthetic import inherited, origins, with_synthetic
 from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
 from jobs.voice_thresholds import encoder_of, with_thresholds
@@ -34,31 +36,41 @@ _LIGHT = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
-    """Accepted clips that have a latent, and what is known of them."""
+    """Accepted clips that have a latent, recorded and generated, and what is known of them."""
 
     clips: pl.DataFrame = field(repr=False)
     """clip_id, session_id, recording_id, language, source, text, description, duration_s, part
     (number), row, frames, cut (first frame of the second part; 0: none), before (number of the clip
-    that this one continues; null: none), is_target."""
+    that this one continues; null: none), is_target, synthetic."""
     parts: tuple[str, ...]
     """Of `latents`."""
     targets: Ints = field(repr=False)
     """(P,) number of the target of each pair, ascending."""
     references: Ints = field(repr=False)
     """(P,) number of the reference of each pair, best first for each target."""
+    made_from: tuple[Ints, Ints] = field(repr=False)
+    """(P',) number of a generated clip, and of a clip that it was made from."""
     left_out: Counter[str]
-    """Accepted clips that are no target, by the reason."""
+    """Accepted recorded clips that are no target, by the reason."""
+    synthetic_left_out: Counter[str]
+    """The same of generated ones."""
 
     def fingerprint(self) -> str:
         """blake2b-128 over all of it."""
         digest = hashlib.blake2b("\n".join(self.parts).encode(), digest_size=16)
-        for column in (self.clips.hash_rows(seed=0).to_numpy(), self.targets, self.references):
+        columns = (self.clips.hash_rows(seed=0).to_numpy(), self.targets, self.references)
+        for column in (*columns, *self.made_from):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
 
 def take_inputs(
-    corpus: Corpus, vae_hash: str, frame_s: float, config: ContinuationConfig, mining: MiningConfig
+    corpus: Corpus,
+    vae_hash: str,
+    frame_s: float,
+    config: ContinuationConfig,
+    mining: MiningConfig,
+    cloning: CloneConfig,
 ) -> Inputs:
     """Read and join the tables. Raises `ConfigError` where no clip has a latent of this AudioVAE."""
     latents, parts = _latents(corpus, vae_hash)
@@ -78,19 +90,23 @@ def take_inputs(
     clips = clips.with_columns(has_text=has_text)
     clips = _with_repeats(corpus, clips)
     clips = clips.with_columns(is_target=pl.col("has_text") & ~pl.col("repeats"))
-    clips = _in_order(clips)
     left_out = Counter(
         no_latent=accepted.height - clips.height,
         no_text=clips.filter(~pl.col("has_text")).height,
         near_duplicate=clips.filter(pl.col("repeats")).height,
     )
-    targets, references = _references(corpus, clips)
+    clips, lineage, synthetic_left_out = with_synthetic(corpus, clips, latents, cloning)
+    clips = _in_order(clips)
+    numbers = clips.select("clip_id", number=pl.int_range(pl.len()))
+    targets, references = _references(corpus, numbers, lineage)
     return Inputs(
         clips=clips.drop("has_text", "repeats"),
         parts=parts,
         targets=targets,
         references=references,
+        made_from=origins(lineage, numbers),
         left_out=+left_out,
+        synthetic_left_out=synthetic_left_out,
     )
 
 
@@ -222,9 +238,10 @@ def _with_repeats(corpus: Corpus, clips: pl.DataFrame) -> pl.DataFrame:
 
 
 def _in_order(clips: pl.DataFrame) -> pl.DataFrame:
+    place = (pl.col("part") * 2**32 + pl.col("row")).filter(~pl.col("synthetic"))
     ordered = (
-        clips.with_columns(place=(pl.col("part") * 2**32 + pl.col("row")).min().over("session_id"))
-        .sort("place", "session_id", "uri", "recording_id", "start_s", "clip_id")
+        clips.with_columns(place=place.min().over("session_id"))
+        .sort("place", "session_id", "synthetic", "uri", "recording_id", "start_s", "clip_id")
         .drop("place", "uri", "start_s", "end_s")
         .with_row_index("number")
         .with_columns(pl.col("number").cast(pl.Int64))
@@ -238,15 +255,16 @@ def _in_order(clips: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _references(corpus: Corpus, clips: pl.DataFrame) -> tuple[Ints, Ints]:
-    numbers = clips.select("clip_id", number=pl.int_range(pl.len()))
-    pairs = (
+def _references(corpus: Corpus, numbers: pl.DataFrame, lineage: pl.DataFrame) -> tuple[Ints, Ints]:
+    mined = (
         corpus.read_standing(REFERENCES, MINE, "session_id", ["target_id", "reference_id", "rank"])
         .join(numbers.rename({"number": "target"}), left_on="target_id", right_on="clip_id")
         .join(numbers.rename({"number": "reference"}), left_on="reference_id", right_on="clip_id")
         .filter(pl.col("target") != pl.col("reference"))
-        .sort("target", "rank", "reference")
+        .select("target", "reference", "rank")
     )
+    pairs = pl.concat([mined, inherited(mined, lineage, numbers)])
+    pairs = pairs.sort("target", "rank", "reference")
     return pairs["target"].to_numpy().copy(), pairs["reference"].to_numpy().copy()
 
 

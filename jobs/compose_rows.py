@@ -12,6 +12,7 @@ import polars as pl
 
 from jobs.compose import ComposeConfig
 from jobs.compose_inputs import Inputs, keys_of
+from jobs.compose_synthetic import leaking
 from jobs.sequence_reader import Reader
 from model_core.tokenizer import described, flattened
 from stages.composition import (
@@ -52,6 +53,9 @@ class Composition:
     weights: Floats = field(repr=False)
     """(R, 3)"""
     left_out: Counter[str]
+    """Recorded clips without a sample, by the reason."""
+    synthetic_left_out: Counter[str]
+    """Generated ones."""
 
 
 def composed(
@@ -65,11 +69,22 @@ def composed(
     frames = clips["frames"].to_numpy()
     before = clips["before"].fill_null(-1).to_numpy()
     text, description = _one_line(clips["text"]), _one_line(clips["description"])
-    target = clips["is_target"].to_numpy().copy()
+    target, synthetic = (clips[name].to_numpy().copy() for name in ("is_target", "synthetic"))
     speakable = _of_texts(text, target, reader.tokenizer.speakable, lambda *_: None)
-    left_out = inputs.left_out + Counter(unspeakable=int((target & (speakable == 0)).sum()))
+    unspeakable = target & (speakable == 0)
     target &= speakable > 0
-    held = _held_out(clips, target, config.validation_share)
+    held = _held_out(clips, target & ~synthetic, config.validation_share)
+    leaks = target & leaking(clips, inputs.made_from, text, target & ~synthetic, held)
+    target &= ~leaks
+    uncontrolled = target & synthetic & (not reader.knows_voices)
+    target &= ~uncontrolled
+    recorded = target & ~synthetic
+    left_out = inputs.left_out + Counter(unspeakable=int((unspeakable & ~synthetic).sum()))
+    synthetic_left_out = inputs.synthetic_left_out + Counter(
+        unspeakable=int((unspeakable & synthetic).sum()),
+        held_out=int(leaks.sum()),
+        no_control=int(uncontrolled.sum()),
+    )
 
     both = (before >= 0) & target & target[before] & (held == held[before])
     cut = clips["cut"].to_numpy()
@@ -91,7 +106,7 @@ def composed(
     )
     has_description = target & with_description.is_not_null().to_numpy() & reader.knows_voices
 
-    wanted = (target, has_description, joins)
+    wanted = (recorded, has_description, joins)
     total = sum(int(chosen.sum()) for chosen in wanted)
     counts, so_far = [], 0
     for texts, chosen in zip((text, with_description, behind), wanted, strict=True):
@@ -113,11 +128,11 @@ def composed(
     )
     audio = frames + np.where(joins, frames[before], 0)
     layouts = (
-        (TEXT, target, plain, frames),
+        (TEXT, recorded, plain, frames),
         (DESCRIBED, has_description, controlled, frames),
-        (REFERENCE, longest[REFERENCE] > 0, plain, frames),
+        (REFERENCE, recorded & (longest[REFERENCE] > 0), plain, frames),
         (DESCRIBED_REFERENCE, longest[DESCRIBED_REFERENCE] > 0, controlled, frames),
-        (CONTINUATION, target & ((cut > 0) | joins), np.where(joins, continued, plain), audio),
+        (CONTINUATION, recorded & ((cut > 0) | joins), np.where(joins, continued, plain), audio),
     )
     rows, tokens = _rows(layouts, longest, clips["duration_s"].to_numpy(), joins, before, reader)
     fits: Bools = rows.positions <= limit
@@ -125,7 +140,9 @@ def composed(
     weights = _weights(rows, clips, held, config, reader)
     used = np.any(weights > 0, axis=1)
     rows, tokens, weights = _some(rows, used), tokens[used], weights[used]
-    left_out["fits_no_stage"] = int(target.sum()) - np.unique(rows.clip).size
+    seen = np.bincount(rows.clip, minlength=target.size) > 0
+    left_out["fits_no_stage"] = int((recorded & ~seen).sum())
+    synthetic_left_out["fits_no_stage"] = int((target & synthetic & ~seen).sum())
     return Composition(
         inputs=inputs,
         texts=(text, description, behind),
@@ -136,6 +153,7 @@ def composed(
         lent=lent,
         weights=weights,
         left_out=+left_out,
+        synthetic_left_out=+synthetic_left_out,
     )
 
 
@@ -240,17 +258,21 @@ def _rows(
 def _weights(
     rows: Rows, clips: pl.DataFrame, held: Bools, config: ComposeConfig, reader: Reader
 ) -> Floats:
-    """(R, 3): training and validation are each balanced and mixed on their own."""
+    """(R, 3): training and validation are each balanced and mixed on their own; what is generated
+    is for training alone."""
     language, source = (
         clips[name].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
         for name in ("language", "source")
     )
+    synthetic = clips["synthetic"].to_numpy()
     weights = np.zeros((rows.clip.size, len(config.stages)), np.float64)
     for kept in (False, True):
         mine = held[rows.clip] == kept
         some = _some(rows, mine)
         for number, stage in enumerate(config.stages):
-            weights[mine, number] = weights_of(some, language, source, stage, reader.max_positions)
+            weights[mine, number] = weights_of(
+                some, language, source, synthetic, stage, reader.max_positions
+            )
     # As they are stored.
     stored: Floats = weights.astype(np.float32).astype(np.float64)
     return stored

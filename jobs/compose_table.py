@@ -21,6 +21,14 @@ REASONS = {
     "unspeakable": "the tokenizer knows no part of its text",
     "fits_no_stage": "too long or too short for every stage",
 }
+SYNTHETIC_REASONS = {
+    **{name: REASONS[name] for name in ("no_latent", "no_text", "unspeakable")},
+    "withdrawn": "its voice may not be cloned any more, or is described otherwise now",
+    "no_voice": "the clip whose voice it has has no latent",
+    "held_out": "its voice or its words are kept for validation",
+    "no_control": "the checkpoint reads no descriptions",
+    "fits_no_stage": "too long or too short for every stage that takes generated clips",
+}
 _LANGUAGES_SHOWN = 12
 
 
@@ -29,7 +37,7 @@ def books(made: Composition, config: ComposeConfig, reader: Reader) -> dict[str,
     rows, clips = made.rows, made.inputs.clips
     targets = np.unique(rows.clip)
     trained = ~made.held[rows.clip]
-    seconds = clips["duration_s"].to_numpy()
+    seconds, synthetic = clips["duration_s"].to_numpy(), clips["synthetic"].to_numpy()
     languages = clips["language"].fill_null("?").gather(rows.clip)
     stages = []
     for number in range(len(STAGES)):
@@ -43,6 +51,9 @@ def books(made: Composition, config: ComposeConfig, reader: Reader) -> dict[str,
                 "clips": int(np.unique(rows.clip[some]).size),
                 "layouts": dict(zip(LAYOUTS, (round(s, 6) for s in shares.tolist()), strict=True)),
                 "reference_audio": round(reference_share(shares), 6),
+                "synthetic": round(
+                    float(weights[synthetic[rows.clip]].sum()) / max(weights.sum(), 1e-12), 6
+                ),
                 "wants_reference_audio": reader.knows_voices
                 and bool(np.array(config.stages[number].shares)[[2, 3]].any()),
                 "hours": round(float((weights * seconds[rows.clip]).sum()) / 3600, 6),
@@ -73,6 +84,12 @@ def books(made: Composition, config: ComposeConfig, reader: Reader) -> dict[str,
             for name, count in natural.sort("count").iter_rows()
         },
         "left_out": dict(made.left_out.most_common()),
+        "synthetic": {
+            "targets": int(synthetic[targets].sum()),
+            "samples": int(synthetic[rows.clip].sum()),
+            "hours": round(float((seconds * synthetic)[targets].sum()) / 3600, 6),
+            "left_out": dict(made.synthetic_left_out.most_common()),
+        },
         "positions": dict(zip(("p50", "p90", "p99", "max"), spread, strict=True)),
         "tokens": int(made.tokens.sum()),
     }
@@ -93,21 +110,26 @@ def show(counts: Mapping[str, Any], console: Console) -> None:
         table.add_row(name, f"{counts['rows'][name]:,}", *shares)
     table.add_section()
     table.add_row("reference audio", "", *(f"{stage['reference_audio']:.1%}" for stage in stages))
+    synthetic = counts["synthetic"]
+    if synthetic["targets"] or synthetic["left_out"]:
+        shares = (f"{stage['synthetic']:.1%}" for stage in stages)
+        table.add_row("synthetic", f"{synthetic['samples']:,}", *shares)
     table.add_row("clips", f"{counts['targets']:,}", *(f"{stage['clips']:,}" for stage in stages))
     hours = (f"{stage['hours']:,.2f}" for stage in stages)
     table.add_row("hours of an epoch", f"{counts['hours']:,.2f}", *hours)
     console.print(table)
     _show_languages(counts, console)
-    if counts["left_out"]:
-        left = Table("left out", "clips", title="Accepted clips without a sample")
-        left.title_justify = "left"
-        left.columns[1].justify = "right"
-        for reason, number in counts["left_out"].items():
-            left.add_row(f"{reason} ({REASONS[reason]})", f"{number:,}")
-        console.print(left)
+    _show_left_out(counts["left_out"], REASONS, "Accepted clips without a sample", console)
+    _show_left_out(
+        synthetic["left_out"],
+        SYNTHETIC_REASONS,
+        "Accepted synthetic clips without a sample",
+        console,
+    )
+    generated = f" ({synthetic['targets']:,} of them synthetic)" if synthetic["targets"] else ""
     spread = ", ".join(f"{name} {value:,}" for name, value in counts["positions"].items())
     console.print(
-        f"{counts['samples']:,} samples of {counts['targets']:,} clips, of which "
+        f"{counts['samples']:,} samples of {counts['targets']:,} clips{generated}, of which "
         f"{counts['validation_targets']:,} are kept for validation; positions: {spread}.",
         highlight=False,
     )
@@ -120,6 +142,18 @@ def show(counts: Mapping[str, Any], console: Console) -> None:
                 f"{low:.0%} to {high:.0%}:[/] `voxquarry mine` says why clips have no reference.",
                 highlight=False,
             )
+
+
+def _show_left_out(
+    left_out: Mapping[str, int], reasons: Mapping[str, str], title: str, console: Console
+) -> None:
+    if not left_out:
+        return
+    table = Table("left out", "clips", title=title, title_justify="left")
+    table.columns[1].justify = "right"
+    for reason, number in left_out.items():
+        table.add_row(f"{reason} ({reasons[reason]})", f"{number:,}")
+    console.print(table)
 
 
 def _show_languages(counts: Mapping[str, Any], console: Console) -> None:

@@ -1,7 +1,8 @@
-"""The encode phase: accepted clips → hearing → AudioVAE → latents.
+"""The encode phase: accepted clips, recorded and generated, → hearing → AudioVAE → latents.
 
-A clip is encoded again when the AudioVAE changes. Clips of a session follow each other in the
-plan, so a target, its references and its prompt lie near each other in the table.
+A clip is encoded again when the AudioVAE changes, a generated one also when it is generated anew.
+Clips of a session follow each other in the plan, so a target, its references and its prompt lie
+near each other in the table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pipeline.clip_rows import ClipRows
 from pipeline.derived import Derived
 from pipeline.storage import Corpus
 from pipeline.work import Phase
-from schemas.arrow import LATENTS
+from schemas.arrow import LATENTS, SYNTHETIC
 from schemas.errors import ConfigError, MissingSource
 from schemas.ids import content_id
 from schemas.latents import ClipSound
@@ -62,7 +63,7 @@ def _rows(corpus: str) -> ClipRows:
 
 
 def read_clip(plan: ClipPlan) -> ClipSound:
-    """A clip's audio as it is stored. Raises `MissingSource`."""
+    """A clip's audio as it is stored, in `clips` or `synthetic`. Raises `MissingSource`."""
     row = _rows(plan.corpus).row(plan.part, plan.clip_id)
     if row["audio"] is None:
         raise MissingSource(f"{plan.part} holds no audio of clip {plan.clip_id}")
@@ -71,6 +72,7 @@ def read_clip(plan: ClipPlan) -> ClipSound:
         attempt=plan.attempt,
         audio=row["audio"],
         sample_rate=row["sample_rate"],
+        synthetic=plan.part.startswith(f"{SYNTHETIC.name}/"),
     )
 
 
@@ -79,26 +81,47 @@ def latents_of(plan: ClipPlan, clip: ClipSound | None) -> Mapping[str, Sequence[
     return {LATENTS.name: [clip.latent] if clip and clip.latent else []}
 
 
+def with_synthetic(clips: pl.DataFrame, synthetic: pl.DataFrame) -> pl.DataFrame:
+    """Recorded and generated clips in one frame; `generation` says which generation one is, and is
+    null for a recording.
+
+    clips: accepted recorded ones; synthetic: accepted rows of `synthetic`; both with their `part`.
+    """
+    made = synthetic.select(
+        *("clip_id", "session_id", "duration_s", "part"),
+        generation="attempt",
+        place=pl.format("synthetic clip of {}", "described_id"),
+    )
+    return pl.concat([clips, made], how="diagonal")
+
+
 def clips_to_encode(
     corpus: Corpus, clips: pl.DataFrame, vae: str, config: LatentsConfig
 ) -> list[Derived]:
-    """Every accepted clip, session by session, in the order in which the sessions lie."""
+    """Every accepted clip, session by session, in the order in which the sessions lie.
+
+    clips: as `with_synthetic` joins them.
+    """
     fingerprint = content_id(ENCODING_VERSION, vae, config.dtype)
     ordered = (
         clips.with_row_index("place_of_clip")
         .with_columns(place_of_session=pl.col("place_of_clip").min().over("session_id"))
-        .sort("place_of_session", "recording_id", "start_s", "clip_id")
+        .sort(
+            *("place_of_session", pl.col("generation").is_not_null()),
+            *("recording_id", "start_s", "clip_id"),
+        )
     )
+    columns = ("clip_id", "place", "duration_s", "part", "generation")
     return [
         Derived(
             item_id=clip_id,
             uri=place or clip_id,
-            fingerprint=fingerprint,
+            fingerprint=(
+                fingerprint if generation is None else content_id(fingerprint, generation)
+            ),
             duration_s=duration_s,
             plan=ClipPlan(corpus=corpus.root, part=part, clip_id=clip_id),
             size=int(duration_s) + 1,
         )
-        for clip_id, place, duration_s, part in ordered.select(
-            "clip_id", "place", "duration_s", "part"
-        ).iter_rows()
+        for clip_id, place, duration_s, part, generation in ordered.select(columns).iter_rows()
     ]

@@ -4,15 +4,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
 from rich.console import Console
 
 from jobs.annotate import PHASE as ANNOTATE
 from jobs.annotate import descriptions_in
 from jobs.curate import PHASE
+from jobs.judge_synthetic import standing_synthetic
 from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
-from pipeline.policy import judge, load_policy
+from pipeline.clip_rows import ClipRows
+from pipeline.policy import judge, load_policy, load_synthetic_policy
 from pipeline.report import ReportData, write_report
+from pipeline.report_clones import Clones
 from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.storage import Corpus
 from pipeline.summary import Accounts, account, render
@@ -22,6 +26,7 @@ from schemas.arrow import (
     DUPLICATES,
     RECORDINGS,
     REFERENCES,
+    SYNTHETIC_VERDICTS,
     TRAITS,
     VERDICTS,
 )
@@ -63,6 +68,7 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
         policy=policy,
         runs=corpus.runs(),
         voices=_voices(corpus),
+        clones=_clones(corpus),
         load_audio=lambda ids: _audio(corpus, ids),
     )
     if output is None and not corpus.is_local:
@@ -72,6 +78,7 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
     console.print(f"Report: {path}")
 
 
+SYNTHETIC_POLICY = "synthetic"
 TRAITS_SHOWN = (*WORDS, "arousal")
 NOT_SHOWN = {"audio", "words", "speaker_embedding"}
 SHOWN_OF_RECORDINGS = [
@@ -98,6 +105,32 @@ def _voices(corpus: Corpus) -> Voices:
     )
 
 
+def _clones(corpus: Corpus) -> Clones:
+    """What clone left, with the limits of the shipped policy if the verdicts are by that one."""
+    made = standing_synthetic(corpus)
+    verdicts = corpus.read(SYNTHETIC_VERDICTS)
+    limits: dict[str, list[tuple[str, float]]] = {}
+    if made.height:
+        policy = load_synthetic_policy(SYNTHETIC_POLICY)
+        for rule in policy.rules.values() if {policy.hash} == set(verdicts["policy_hash"]) else ():
+            found = [("min", rule.min), ("max", rule.max)]
+            limits.setdefault(rule.column, []).extend(
+                (side, value) for side, value in found if value is not None
+            )
+    return Clones(
+        synthetic=made.join(verdicts, on="clip_id", how="left"),
+        load_audio=lambda ids: _clone_audio(corpus, made, ids),
+        limits=limits,
+    )
+
+
+def _clone_audio(corpus: Corpus, made: pl.DataFrame, clip_ids: Sequence[str]) -> dict[str, bytes]:
+    """FLAC of the generation that stands. made: `standing_synthetic`."""
+    rows = ClipRows(corpus, ["audio"])
+    places = made.filter(pl.col("clip_id").is_in(list(clip_ids))).select("part", "clip_id")
+    return {clip_id: rows.row(part, clip_id)["audio"] for part, clip_id in places.iter_rows()}
+
+
 def _opened(root: str) -> Corpus:
     corpus = Corpus(root)
     if not corpus.exists():
@@ -108,6 +141,8 @@ def _opened(root: str) -> Corpus:
 
 
 def _audio(corpus: Corpus, clip_ids: Sequence[str]) -> dict[str, bytes]:
+    if not clip_ids:
+        return {}
     found = corpus.read(
         CLIPS, ["clip_id", "audio"], filters=[("clip_id", "in", list(clip_ids))]
     ).drop_nulls()

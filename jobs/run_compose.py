@@ -44,7 +44,12 @@ def run_compose(
             judge_corpus(root, policy, console, quiet=True)
         with console.status("Joining clips, latents, references and descriptions …"):
             inputs = take_inputs(
-                corpus, reader.vae_hash, reader.frame_s, config.compose.continuation, config.mine
+                corpus,
+                reader.vae_hash,
+                reader.frame_s,
+                config.compose.continuation,
+                config.mine,
+                config.clone,
             )
             fingerprint = _fingerprint(inputs, reader, settings)
         before = _composed_before(corpus)

@@ -7,8 +7,10 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from jobs.encode import PHASE, clips_to_encode, encode_phase
+from jobs.clone_plan import still_allowed
+from jobs.encode import PHASE, clips_to_encode, encode_phase, with_synthetic
 from jobs.judge import judge_corpus
+from jobs.judge_synthetic import accepted_synthetic
 from jobs.run_annotate import accepted_clips
 from jobs.running import Working, recorded
 from jobs.sequence_reader import hash_of_vae
@@ -24,7 +26,10 @@ from schemas.errors import ConfigError
 def run_encode(
     root: str, checkpoint: str, config: Settings, *, policy: str, retry: bool, console: Console
 ) -> None:
-    """Encode the accepted clips that have no latent of this AudioVAE. Raises `VoxquarryError`."""
+    """Encode the accepted clips, recorded and generated, that have no latent of this AudioVAE.
+
+    Raises `VoxquarryError`.
+    """
     load_policy(policy)
     corpus = Corpus(root)
     if not corpus.exists():
@@ -40,6 +45,8 @@ def run_encode(
             clips = accepted_clips(corpus)
         if clips.is_empty():
             raise ConfigError(f"{root} has no accepted clips to encode")
+        made = still_allowed(corpus, accepted_synthetic(corpus), config.clone)
+        clips = with_synthetic(clips, made)
         items = clips_to_encode(corpus, clips, vae, config.latents)
         todo = due(items, corpus.latest_items(PHASE), retry=retry)
         run.facts["audio_s"] = round(sum(item.duration_s for item, _ in todo), 3)
@@ -53,15 +60,19 @@ def run_encode(
 
 
 def books(corpus: Corpus, clips: pl.DataFrame, vae: str) -> dict[str, Any]:
-    """Counts over the accepted clips as they stand."""
+    """Counts over the accepted clips as they stand. clips: as `with_synthetic` joins them."""
     columns = ["clip_id", "frames", "channels", "vae_hash"]
     latents = corpus.read_standing(LATENTS, PHASE, "clip_id", columns)
     mine = latents.filter(pl.col("vae_hash") == vae)
-    encoded = clips.select("clip_id", "duration_s").join(mine, on="clip_id")
+    columns = ["clip_id", "duration_s", "generation"]
+    encoded = clips.select(columns).join(mine, on="clip_id")
+    made = pl.col("generation").is_not_null()
     ill = corpus.read_quarantine().filter(pl.col("phase") == PHASE)
     return {
         "accepted": clips.height,
+        "accepted_synthetic": clips.filter(made).height,
         "encoded": encoded.height,
+        "encoded_synthetic": encoded.filter(made).height,
         "hours": round(float(encoded["duration_s"].sum()) / 3600, 6),
         "frames": int(encoded["frames"].sum()),
         "megabytes": round(float((encoded["frames"] * encoded["channels"]).sum()) * 2 / 1e6, 3),
@@ -75,7 +86,11 @@ def show(facts: dict[str, Any], console: Console) -> None:
     table = Table("", "", title="Latents", title_justify="left", show_header=False)
     table.columns[1].justify = "right"
     table.add_row("accepted clips", f"{counts['accepted']:,}")
+    if counts["accepted_synthetic"]:
+        table.add_row("  of which synthetic", f"{counts['accepted_synthetic']:,}")
     table.add_row("[bold]encoded[/]", f"{counts['encoded']:,}")
+    if counts["accepted_synthetic"]:
+        table.add_row("  of which synthetic", f"{counts['encoded_synthetic']:,}")
     table.add_row("hours", f"{counts['hours']:,.2f}")
     table.add_row("frames", f"{counts['frames']:,}")
     table.add_row("megabytes", f"{counts['megabytes']:,.1f}")

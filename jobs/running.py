@@ -145,16 +145,19 @@ class Working:
         ray_s = self.ray.enter_context(ray_session(self.engine))
         self.facts["ray_start_s"] = self.facts.get("ray_start_s", 0.0) + round(ray_s, 3)
 
-    def work(self, phase: Phase, units: Sequence[Unit], unit: str) -> None:
-        """Run units, if there are any. unit: what a phase's items are called, in the plural."""
+    def work(self, phase: Phase, units: Sequence[Unit], unit: str) -> float:
+        """Run units, if there are any; returns how many seconds of audio were in them.
+
+        unit: what a phase's items are called, in the plural.
+        """
         name = phase.name
         self.facts[f"{name}_units"] = self.facts.get(f"{name}_units", 0) + len(units)
         self.units += len(units)
         if not units:
-            return
+            return 0.0
         self.start_ray()
         started = time.perf_counter()
-        _, seconds = run_with_progress(
+        audio_s, seconds = run_with_progress(
             phase,
             units,
             self.corpus,
@@ -168,6 +171,7 @@ class Working:
         for stage, value in seconds.items():
             key = f"{name}.{stage}"
             stages[key] = round(stages.get(key, 0.0) + value, 3)
+        return audio_s
 
 
 def _since(started: float) -> float:

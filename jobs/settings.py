@@ -3,14 +3,17 @@
 from dataclasses import dataclass, field
 
 from jobs.annotate import AnnotateConfig
+from jobs.clone_plan import CloneConfig
 from jobs.compose import ComposeConfig
 from jobs.curate import CurateConfig
 from jobs.encode import EncodeConfig
 from pipeline.chat.config import ChatConfig
 from stages.experts import ExpertsConfig
+from stages.judging import JudgingConfig
 from stages.latents import LatentsConfig
 from stages.mining import MiningConfig
 from stages.near_duplicates import DuplicatesConfig
+from stages.speaking import SpeakingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +28,9 @@ class Settings(CurateConfig):
     """The audio language model that writes descriptions; without a url the grammar does."""
     judge: ChatConfig = field(default_factory=ChatConfig)
     """A second one that judges them blind."""
+    clone: CloneConfig = field(default_factory=CloneConfig)
+    speaking: SpeakingConfig = field(default_factory=SpeakingConfig)
+    judging: JudgingConfig = field(default_factory=JudgingConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     compose: ComposeConfig = field(default_factory=ComposeConfig)

@@ -1,4 +1,4 @@
-"""Single rows of `clips`, read from the corpus where they are needed."""
+"""Single rows of `clips` and `synthetic`, read from the corpus where they are needed."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,7 +15,11 @@ _GROUPS_KEPT = 2
 
 
 class ClipRows:
-    """Reads some columns of clips by part and clip id, a row group at a time. For one thread."""
+    """Reads some columns of clips by part and clip id, a row group at a time. For one thread.
+
+    A part belongs to one table, so its name says in which one the clip lies. columns: of all the
+    tables that are asked for.
+    """
 
     def __init__(self, corpus: Corpus, columns: Sequence[str]) -> None:
         self.corpus = corpus

@@ -55,12 +55,16 @@ class PoolConfig:
         if self.num_cpus <= 0 or self.num_gpus < 0:
             raise ConfigError("num_cpus > 0 and num_gpus >= 0 are needed")
 
-    def size(self) -> int:
-        """Workers of this pool on the resources that Ray sees."""
+    def size(self, gpus_beside: float = 0.0) -> int:
+        """Workers of this pool on the resources that Ray sees.
+
+        gpus_beside: GPUs that one worker of each other pool of the phase takes. Pools that share
+        GPUs have as many workers each; else the first would take all, and the others never start.
+        """
         if self.workers is not None:
             return self.workers
         if self.num_gpus:
-            return max(1, int(_resource("GPU") / self.num_gpus))
+            return max(1, int(_resource("GPU") / (self.num_gpus + gpus_beside) + 1e-6))
         cores = os.cpu_count() or 1
         if os.environ.get("RAY_ADDRESS"):
             cores = int(_resource("CPU") / self.num_cpus)
@@ -171,6 +175,7 @@ def run_units(
     num_blocks = -(-len(rows) // size)
     dataset: Dataset = ray.data.from_items(rows, override_num_blocks=num_blocks)
     groups = pools_of(phase)
+    gpus = sum(config.pools[name].num_gpus for name, _ in groups)
     for index, (pool_name, stages) in enumerate(groups):
         pool = config.pools[pool_name]
         dataset = dataset.map_batches(
@@ -186,7 +191,8 @@ def run_units(
             zero_copy_batch=True,
             # A worker without a block would only cost its start.
             compute=ActorPoolStrategy(
-                size=min(pool.size(), num_blocks), max_tasks_in_flight_per_actor=1
+                size=min(pool.size(gpus - pool.num_gpus), num_blocks),
+                max_tasks_in_flight_per_actor=1,
             ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,

@@ -3,86 +3,26 @@
 Stages measure and the policy decides, so a new threshold is a query and runs no model.
 """
 
-import difflib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
-import pyarrow as pa
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.profile import check_keys
-from schemas.arrow import CLIPS
+from pipeline.rules import Rule, check_number, known_tier, reason_if_broken
+from schemas.arrow import CLIPS, SYNTHETIC
 from schemas.errors import ConfigError
 from schemas.ids import content_id
 
 SHIPPED = Path(__file__).parent / "policies"
-TIERS = ("telephone", "wideband", "fullband")
 # Clips that the stages already gave up on: the reason says what was hopeless.
 SCREENED = "screened"
 TOO_SHORT = "too_short"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bounds:
-    """A rule's limits for one tier; what is not named stays the rule's own."""
-
-    min: float | None = None
-    max: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Condition:
-    """A rule counts only where this column is below a value."""
-
-    column: str
-    below: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
-    """Reject when a column is outside its limits. `min` and `max` themselves pass."""
-
-    column: str
-    min: float | None = None
-    max: float | None = None
-    not_in: tuple[str | bool | float, ...] = ()
-    """Values that are rejected."""
-    only_null: bool = False
-    """Reject whenever the column has a value."""
-    when_null: str = "pass"
-    """`pass` or `reject` what was not measured. Of a screened clip nothing was sought, so a rule
-    that rejects the unmeasured is silent there; the screening has its own reason."""
-    only_if: Condition | None = None
-    tiers: Mapping[str, Bounds] = field(default_factory=dict)
-    """Other limits for some tiers."""
-
-    def __post_init__(self) -> None:
-        kind = _known_column(self.column)
-        limits = [(self.min, self.max), *((b.min, b.max) for b in self.tiers.values())]
-        for low, high in limits:
-            _in_order(self.column, low, high)
-        if kind is not float and any(limit is not None for pair in limits for limit in pair):
-            raise ConfigError(f"min and max want numbers, but {self.column} holds {_NAMES[kind]}")
-        for value in self.not_in:
-            if type(value) is not kind:
-                raise ConfigError(
-                    f"not_in of {self.column} wants {_NAMES[kind]}, got {value!r}; "
-                    "YAML reads yes, no, on and off as booleans unless they are quoted"
-                )
-        if self.only_if:
-            _number(self.only_if.column)
-        if self.when_null not in {"pass", "reject"}:
-            raise ConfigError(f"when_null must be pass or reject, got {self.when_null}")
-        for tier in self.tiers:
-            _known_tier(tier)
-        limited = any(limit is not None for pair in limits for limit in pair)
-        if not limited and not self.not_in and not self.only_null:
-            raise ConfigError(f"the rule on {self.column} has no min, max, not_in or only_null")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +35,7 @@ class Tiers:
     fullband: float
 
     def __post_init__(self) -> None:
-        _number(self.column)
+        check_number(self.column, CLIPS)
         if not self.telephone <= self.wideband <= self.fullband:
             raise ConfigError("tiers must ascend: telephone, wideband, fullband")
 
@@ -110,27 +50,61 @@ class Policy:
 
     def __post_init__(self) -> None:
         for tier in self.accept_tiers:
-            _known_tier(tier)
+            known_tier(tier)
+        for rule in self.rules.values():
+            rule.check(CLIPS)
 
     @property
     def hash(self) -> str:
         """blake2b-128 of the resolved policy: the same rules have the same hash."""
-        plain = TypeAdapter(Policy).dump_python(self, mode="json")
-        return content_id(json.dumps(plain, sort_keys=True))
+        return _hash(self)
 
     @property
     def columns(self) -> list[str]:
         """Columns of `clips` that judging reads; never the audio."""
         used = {"clip_id", SCREENED, self.tiers.column}
-        for rule in self.rules.values():
-            used.add(rule.column)
-            if rule.only_if:
-                used.add(rule.only_if.column)
-        return sorted(used)
+        return sorted(used.union(*(rule.columns for rule in self.rules.values())))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyntheticPolicy:
+    """Rules for generated clips, by their reason. They have no tiers: one model, one band."""
+
+    rules: Mapping[str, Rule]
+
+    def __post_init__(self) -> None:
+        if not self.rules:
+            raise ConfigError("a policy without rules would accept every generated clip")
+        for reason, rule in self.rules.items():
+            rule.check(SYNTHETIC)
+            if rule.tiers:
+                raise ConfigError(f"{reason}: generated clips have no tiers")
+
+    @property
+    def hash(self) -> str:
+        """blake2b-128 of the resolved policy: the same rules have the same hash."""
+        return _hash(self)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of `synthetic` that judging reads; never the audio."""
+        return sorted({"clip_id"}.union(*(rule.columns for rule in self.rules.values())))
+
+
+Kind = TypeVar("Kind", Policy, SyntheticPolicy)
 
 
 def load_policy(name: str) -> Policy:
     """A shipped policy by name, or a YAML file. Raises `ConfigError` for anything unknown in it."""
+    return _load(name, Policy, "tiers, accept_tiers and rules by their reasons")
+
+
+def load_synthetic_policy(name: str) -> SyntheticPolicy:
+    """As `load_policy`, for generated clips."""
+    return _load(name, SyntheticPolicy, "rules by their reasons")
+
+
+def _load(name: str, kind: type[Kind], expected: str) -> Kind:
     path = Path(name)
     if not path.suffix:
         path = SHIPPED / f"{name}.yaml"
@@ -142,13 +116,13 @@ def load_policy(name: str) -> Policy:
     except yaml.YAMLError as error:
         raise ConfigError(f"policy {name} is not YAML: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("rules"), dict):
-        raise ConfigError(f"policy {name}: expected tiers, accept_tiers and rules by their reasons")
+        raise ConfigError(f"policy {name}: expected {expected}")
     for rule in values["rules"].values():
         if isinstance(rule, dict) and "if" in rule:
             rule["only_if"] = rule.pop("if")
-    check_keys(Policy, values, where=f"policy {name}")
+    check_keys(kind, values, where=f"policy {name}")
     try:
-        return TypeAdapter(Policy).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -160,17 +134,18 @@ def judge(clips: pl.DataFrame, policy: Policy) -> pl.DataFrame:
 
     clips: at least `policy.columns`. A screened clip has what stopped it as its first reason.
     """
-    tier = _tier_of(policy)
+    tier, sought = _tier_of(policy), pl.col(SCREENED).is_null()
     reasons = [_reason_of_screening()]
     reasons += [
-        pl.when(_broken(rule, tier)).then(pl.lit(reason)) for reason, rule in policy.rules.items()
+        reason_if_broken(reason, rule, CLIPS, tier=tier, sought=sought)
+        for reason, rule in policy.rules.items()
     ]
     reasons.append(
         pl.when(~tier.is_in(policy.accept_tiers)).then(pl.concat_str(tier, pl.lit("_band")))
     )
     return clips.select(
         "clip_id",
-        pl.concat_list(reasons).list.drop_nulls().list.unique(maintain_order=True).alias("reasons"),
+        _joined(reasons).alias("reasons"),
         tier.alias("tier"),
         pl.lit(policy.hash).alias("policy_hash"),
     ).select(
@@ -180,6 +155,33 @@ def judge(clips: pl.DataFrame, policy: Policy) -> pl.DataFrame:
         "reasons",
         "policy_hash",
     )
+
+
+def judge_synthetic(clones: pl.DataFrame, policy: SyntheticPolicy) -> pl.DataFrame:
+    """One verdict per generated clip: the columns of `synthetic_verdicts`.
+
+    clones: at least `policy.columns`.
+    """
+    reasons = [
+        reason_if_broken(reason, rule, SYNTHETIC, tier=pl.lit(None, pl.String), sought=pl.lit(True))
+        for reason, rule in policy.rules.items()
+    ]
+    return clones.select(
+        "clip_id",
+        _joined(reasons).alias("reasons"),
+        pl.lit(policy.hash).alias("policy_hash"),
+    ).select(
+        "clip_id", (pl.col("reasons").list.len() == 0).alias("accepted"), "reasons", "policy_hash"
+    )
+
+
+def _joined(reasons: list[pl.Expr]) -> pl.Expr:
+    return pl.concat_list(reasons).list.drop_nulls().list.unique(maintain_order=True)
+
+
+def _hash(policy: Policy | SyntheticPolicy) -> str:
+    plain = TypeAdapter(type(policy)).dump_python(policy, mode="json")
+    return content_id(json.dumps(plain, sort_keys=True))
 
 
 def _reason_of_screening() -> pl.Expr:
@@ -199,79 +201,3 @@ def _tier_of(policy: Policy) -> pl.Expr:
         .then(pl.lit("wideband"))
         .otherwise(pl.lit("telephone"))
     )
-
-
-def _broken(rule: Rule, tier: pl.Expr) -> pl.Expr:
-    column = pl.col(rule.column)
-    if _known_column(rule.column) is float:
-        column = column.cast(pl.Float64)
-    broken = pl.lit(False)
-    low, high = _limit("min", rule, tier), _limit("max", rule, tier)
-    if low is not None:
-        broken = broken | (column < low)
-    if high is not None:
-        broken = broken | (column > high)
-    if low is not None or high is not None:
-        # NaN compares as the greatest number; a score that is no number is within no limits.
-        broken = broken | column.is_nan()
-    if rule.not_in:
-        broken = broken | column.is_in(list(rule.not_in))
-    if rule.only_null:
-        broken = broken | column.is_not_null()
-    # A comparison with null is null; what that means is the rule's to say.
-    sought = pl.col(SCREENED).is_null()
-    broken = broken.fill_null(sought if rule.when_null == "reject" else pl.lit(False))
-    if rule.only_if:
-        below = pl.col(rule.only_if.column) < rule.only_if.below
-        broken = broken & below.fill_null(False)
-    return broken
-
-
-def _limit(side: str, rule: Rule, tier: pl.Expr) -> pl.Expr | None:
-    own = getattr(rule, side)
-    special = {
-        name: getattr(bounds, side)
-        for name, bounds in rule.tiers.items()
-        if getattr(bounds, side) is not None
-    }
-    if own is None and not special:
-        return None
-    limit = pl.lit(own, dtype=pl.Float64)
-    for name, value in special.items():
-        limit = pl.when(tier == name).then(pl.lit(value, dtype=pl.Float64)).otherwise(limit)
-    return limit
-
-
-_NAMES = {float: "numbers", bool: "true or false", str: "text", object: "lists"}
-
-
-def _known_column(name: str) -> type:
-    """What the column holds, of `_NAMES`."""
-    known = [column for column in CLIPS.schema.names if column != "audio"]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"clips have no column {name}{advice}")
-    held = CLIPS.schema.field(name).type
-    if pa.types.is_floating(held) or pa.types.is_integer(held):
-        return float
-    if pa.types.is_boolean(held):
-        return bool
-    return str if pa.types.is_string(held) else object
-
-
-def _number(name: str) -> None:
-    if (kind := _known_column(name)) is not float:
-        raise ConfigError(f"{name} holds {_NAMES[kind]}, a number is wanted")
-
-
-def _in_order(column: str, low: float | None, high: float | None) -> None:
-    if any(limit is not None and math.isnan(limit) for limit in (low, high)):
-        raise ConfigError(f"a limit on {column} is no number")
-    if low is not None and high is not None and low > high:
-        raise ConfigError(f"{column}: min {low:g} is above max {high:g}, which rejects everything")
-
-
-def _known_tier(name: str) -> None:
-    if name not in TIERS:
-        raise ConfigError(f"no tier {name}; known: {', '.join(TIERS)}")

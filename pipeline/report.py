@@ -16,15 +16,17 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from pipeline.charts import histogram
 from pipeline.policy import Policy
+from pipeline.report_clones import Clones, clones_of
 from pipeline.report_voices import Voices, attributes_of, descriptions_of, references_of
 from pipeline.summary import Accounts
 
 # Enough for the shape of any histogram; a corpus of millions is drawn from a sample.
 MOST_DRAWN = 200_000
 SAMPLES = 12
-# FLAC of the kept samples, and of the rejected ones; in base64 they and the described ones stay
-# below the 8 MB that a mail or a review tool still takes. What does not fit is listed without sound.
-MOST_AUDIO_BYTES = 2_000_000
+# FLAC of the kept samples, and of the rejected ones; in base64 they, the described ones and the
+# clones stay below the 8 MB that a mail or a review tool still takes. What does not fit is listed
+# without sound.
+MOST_AUDIO_BYTES = 1_500_000
 # FLAC of speech at 16 bit: 1.04 bytes a sample on the development set.
 FLAC_BYTES_PER_SAMPLE = 1.1
 # Tables are for reading; the Parquet files hold every row.
@@ -61,6 +63,7 @@ class ReportData:
     policy: Policy
     runs: Sequence[Mapping[str, Any]]
     voices: Voices
+    clones: Clones
     load_audio: Callable[[Sequence[str]], Mapping[str, bytes]]
     """Clip ids → FLAC; asked for the samples alone."""
 
@@ -99,6 +102,12 @@ def render_report(data: ReportData) -> str:
         attributes=attributes_of(data.voices),
         descriptions=descriptions_of(
             data.voices, kept, lambda clips, room: _with_audio(clips, data, room)
+        ),
+        clones=clones_of(
+            data.clones,
+            data.clips,
+            FLAC_BYTES_PER_SAMPLE,
+            lambda clips, room: _with_audio(clips, data, room),
         ),
         quarantine=data.quarantine.head(MOST_ROWS).to_dicts(),
         quarantine_total=data.quarantine.height,

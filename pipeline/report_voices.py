@@ -12,7 +12,7 @@ from schemas.descriptions import CLOSED
 
 DESCRIBED_SAMPLES = 6
 # Beside the kept and the rejected samples the file stays below the 8 MB of `pipeline.report`.
-MOST_DESCRIBED_BYTES = 1_400_000
+MOST_DESCRIBED_BYTES = 1_200_000
 # Enough for the shape of any histogram.
 MOST_DRAWN = 200_000
 

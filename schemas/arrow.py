@@ -137,7 +137,7 @@ SENTENCES = Table(
     name="sentences", version=1, row=SentenceVector, rows_per_group=8192, raw=("vector",)
 )
 # A clip of eight seconds is 26 kB: row groups of about three megabytes.
-LATENTS = Table(name="latents", version=1, row=Latent, rows_per_group=128, raw=("latent",))
+LATENTS = Table(name="latents", version=2, row=Latent, rows_per_group=128, raw=("latent",))
 SAMPLES = Table(name="samples", version=1, row=Sample, rows_per_group=4096)
 
 TABLES = {

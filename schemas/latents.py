@@ -22,6 +22,8 @@ class Latent:
     """Of the bytes of `latent`, as zlib has it."""
     vae_hash: str
     """Of the AudioVAE's weights and settings: latents of two AudioVAEs do not mix."""
+    synthetic: bool = False
+    """The clip was generated."""
     attempt: int
     """The encoding of the clip; only the last one stands."""
 
@@ -36,6 +38,8 @@ class ClipSound:
     """As stored; empty once it is decoded."""
     sample_rate: int
     """Hertz, as the clip's row says."""
+    synthetic: bool = False
+    """The clip was generated."""
     duration_s: float = 0.0
     """Of what was decoded."""
     wave: Wave | None = field(default=None, repr=False)

@@ -38,16 +38,18 @@ class Sample:
     prompt: Place | None = None
     """Another clip that the target continues."""
     references: tuple[Place, ...]
-    """Clips that may lend their voice; each epoch takes one of them."""
+    """Recorded clips that may lend their voice; each epoch takes one of them."""
     text: str
     """What is said in prompt and target, as one string."""
     description: str | None = None
     language: str | None = None
     source: str | None = None
     session_id: str
+    """The recording's; of a generated clip, that of the clip whose voice it has."""
     synthetic: bool
+    """The target is a generated clip, a row of `synthetic`."""
     split: str
-    """One of `SPLITS`."""
+    """One of `SPLITS`; what is generated is for training alone."""
     duration_s: float
     """Of the audio that is said: prompt and target."""
     tokens: int

@@ -2,7 +2,8 @@
 
 A stage first says how often it sees a clip (the balance of languages and sources), then how a
 clip's share is split among the layouts that it can have, so that over the corpus each layout gets
-its share. Shapes: N clips, R rows, L layouts, M sets of layouts.
+its share. Recorded clips come first: generated ones are added to them, up to a share of what each
+language then has. Shapes: N clips, R rows, L layouts, M sets of layouts, K languages.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ REFERENCE_AUDIO = (0.3, 0.5)
 """Share of a stage's samples that should have reference audio."""
 
 _ROUNDS = 500
+# Weights are stored in float32: so much less, and the share of generated clips holds there, too.
+_UNROUNDED = 1 - 2.0**-22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,9 @@ class StageConfig:
     """A language is seen in proportion to n^(1/T): 1 is as the corpus is, more is flatter."""
     source_temperature: float = 1.0
     """The same for the sources of a language."""
+    synthetic: float = 0.0
+    """Largest share of a stage's samples, in [0, 1), that are of generated clips, in each language;
+    0 leaves them out. They come on top of the recorded ones, each at most about once an epoch."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_s < self.max_s or self.max_positions < 1:
@@ -51,6 +57,8 @@ class StageConfig:
             raise ConfigError("a stage's shares must not be negative, and one must be above 0")
         if min(self.language_temperature, self.source_temperature) < 1:
             raise ConfigError("a temperature must be at least 1")
+        if not 0 <= self.synthetic < 1:
+            raise ConfigError(f"a stage's synthetic must be in [0, 1), got {self.synthetic}")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -60,12 +68,12 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreTraining(StageConfig):
-    """Multilingual speech: short clips, no descriptions."""
+    """Multilingual speech: short clips, no descriptions, nothing generated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointTraining(StageConfig):
-    """Speech and control: long clips and descriptions come in."""
+    """Speech and control: long clips, descriptions and generated clips come in."""
 
     max_s: float = 180.0
     max_positions: int = 8192
@@ -74,11 +82,12 @@ class JointTraining(StageConfig):
     reference: float = 0.3
     described_reference: float = 0.13
     continuation: float = 0.13
+    synthetic: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Annealing(StageConfig):
-    """The best of it, languages balanced."""
+    """The best of it, languages balanced; mostly recorded."""
 
     min_s: float = 2.0
     max_s: float = 300.0
@@ -90,6 +99,7 @@ class Annealing(StageConfig):
     continuation: float = 0.13
     language_temperature: float = 2.0
     source_temperature: float = 2.0
+    synthetic: float = 0.1
 
 
 def balanced(
@@ -114,6 +124,19 @@ def balanced(
     of_source /= np.bincount(pairs[:, 0], weights=of_source)[pairs[:, 0]]
     weight = language.size * of_language[pairs[:, 0]] * of_source / size
     found: Floats = weight[cell]
+    return found
+
+
+def rationed(weights: Floats, language: Ints, recorded: Floats, share: float) -> Floats:
+    """(N,) weights of generated clips, made smaller where they would be more than a share.
+
+    weights: (N,) of them alone; recorded: (K,) weight of each language's recorded clips, on top of
+    which they come; share: of both together, in [0, 1).
+    """
+    own = np.bincount(language, weights=weights, minlength=recorded.size)
+    room = recorded * (share / (1 - share) * _UNROUNDED)
+    scale = np.minimum(1.0, np.divide(room, own, out=np.zeros_like(room), where=own > 0))
+    found: Floats = weights * scale[language]
     return found
 
 
@@ -158,12 +181,18 @@ class Rows:
 
 
 def weights_of(
-    rows: Rows, language: Ints, source: Ints, config: StageConfig, max_positions: int
+    rows: Rows,
+    language: Ints,
+    source: Ints,
+    synthetic: Bools,
+    config: StageConfig,
+    max_positions: int,
 ) -> Floats:
     """(R,) how often an epoch of a stage sees each row, on average.
 
-    language, source: (N,) of the clips. The weights of a clip's rows sum to what the balance gives
-    the clip, those of all rows to the number of clips with a row that the stage can take.
+    language, source, synthetic: (N,) of the clips. The weights of a clip's rows sum to what the
+    balance gives the clip; those of all recorded rows to the number of recorded clips with a row
+    that the stage can take, whatever is generated beside them.
     """
     shares = np.array(config.shares)
     limit = min(config.max_positions, max_positions)
@@ -175,19 +204,30 @@ def weights_of(
     )
     masks = np.zeros(language.size, np.int64)
     np.bitwise_or.at(masks, rows.clip[fits], 1 << rows.layout[fits])
-    taken = masks > 0
+    recorded, generated = (masks > 0) & ~synthetic, (masks > 0) & synthetic
     weight = np.zeros(language.size)
-    weight[taken] = balanced(
-        language[taken],
-        source[taken],
+    weight[recorded] = balanced(
+        language[recorded],
+        source[recorded],
         config.language_temperature,
         config.source_temperature,
     )
+    weight[generated] = rationed(
+        balanced(language[generated], source[generated], 1.0, config.source_temperature),
+        language[generated],
+        np.bincount(language, weights=weight).astype(np.float64),
+        config.synthetic,
+    )
     num_sets = 1 << len(LAYOUTS)
     possible = (np.arange(num_sets)[:, None] >> np.arange(len(LAYOUTS)) & 1).astype(np.bool_)
-    totals: Floats = np.bincount(masks, weights=weight, minlength=num_sets).astype(np.float64)
-    split = raked(totals, possible, shares)
-    found: Floats = np.where(fits, weight[rows.clip] * split[masks[rows.clip], rows.layout], 0.0)
+    found = np.zeros(fits.size)
+    # Each on their own: what is generated takes no layout's share from what is recorded.
+    for some in (recorded, generated):
+        totals = np.bincount(masks[some], weights=weight[some], minlength=num_sets)
+        split = raked(totals.astype(np.float64), possible, shares)
+        mine = fits & some[rows.clip]
+        clip = rows.clip[mine]
+        found[mine] = weight[clip] * split[masks[clip], rows.layout[mine]]
     return found
 
 

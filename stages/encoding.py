@@ -1,20 +1,11 @@
-"""Store each clip's audio: FLAC, mono, 16 bit, at the chunk's rate.
+"""Store each clip's audio: FLAC, mono, 16 bit, at the chunk's rate."""
 
-FLAC keeps 16 bits exactly, so encoding twice gives the same bytes and a decoded clip can be
-encoded again without loss. No dither: at 16 bits it would only add noise to what models learn.
-"""
-
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import soundfile as sf
-
-from schemas.errors import ConfigError, EmptyAudio
-from schemas.rows import Chunk, Wave
-
-_FULL_SCALE = 32_768
+from schemas.errors import ConfigError
+from schemas.rows import Chunk
+from stages.flac import flac_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,22 +18,6 @@ class EncodingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.compression <= 1:
             raise ConfigError(f"encoding.compression must be in [0, 1], got {self.compression}")
-
-
-def flac_bytes(wave: Wave, sample_rate: int, compression: float = 0.5) -> bytes:
-    """A mono wave as a FLAC file, 16 bit. wave: (samples,), in [-1, 1], else it saturates.
-
-    Raises EmptyAudio.
-    """
-    if wave.size == 0:
-        raise EmptyAudio("a clip of 0 samples cannot be stored")
-    scaled = np.round(wave.astype(np.float64) * _FULL_SCALE)
-    pcm = np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
-    buffer = io.BytesIO()
-    sf.write(
-        buffer, pcm, sample_rate, format="FLAC", subtype="PCM_16", compression_level=compression
-    )
-    return buffer.getvalue()
 
 
 class Encoding:

@@ -55,6 +55,7 @@ def latent_row(clip: ClipSound, latent: npt.NDArray[np.float16], vae_hash: str) 
         channels=latent.shape[1],
         crc32=zlib.crc32(data),
         vae_hash=vae_hash,
+        synthetic=clip.synthetic,
         attempt=clip.attempt,
     )
 

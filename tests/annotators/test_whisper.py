@@ -1,5 +1,6 @@
 """Clips that share a window keep their own words, and none of their neighbour's."""
 
+import json
 from pathlib import Path
 
 import jiwer
@@ -14,7 +15,7 @@ from whisper_normalizer.english import EnglishTextNormalizer
 from annotators.packing import PackedWindow, Piece, owners_of, pack, pieces_of, placed, window_of
 from annotators.registry import resolve
 from annotators.tokens import TimedWord
-from annotators.whisper import Whisper, compression_ratio
+from annotators.whisper import Whisper, compression_ratio, knows_language
 from schemas.errors import ModelLoadError
 from schemas.rows import Wave
 
@@ -104,6 +105,23 @@ def test_an_english_model_says_so(whisper: Whisper) -> None:
     assert not whisper.multilingual
     assert whisper.knows("en")
     assert not whisper.knows("fr")
+
+
+def test_a_clip_that_is_read_alone_is_read_as_if_there_were_no_others(whisper: Whisper) -> None:
+    waves = [wave for _, wave in utterances("en_allison_s1")[:3]]
+    each = [whisper.transcribe([wave])[0] for wave in waves]
+    assert whisper.transcribe(waves, alone=True) == each
+    assert [heard.words for heard in whisper.transcribe(waves)] != [h.words for h in each]
+
+
+def test_the_languages_of_a_model_are_known_before_it_is_opened(
+    whisper: Whisper, tmp_path: Path
+) -> None:
+    for language in ("en", "fr", "xx"):
+        assert knows_language(resolve("tiny.en").path, language) == whisper.knows(language)
+    (tmp_path / "vocabulary.json").write_text(json.dumps(["a"] * 51_865))
+    assert knows_language(tmp_path, "fr")
+    assert not knows_language(tmp_path, "xx")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_every_accepted_clip_has_the_latent_that_its_audio_makes(
     assert rows["clip_id"].is_unique().all()
     assert corpus.read(LATENTS, ["clip_id"]).height == rows.height
     assert set(rows["vae_hash"]) == {hash_of_vae(V2)}
+    assert not rows["synthetic"].any()
     assert (rows["frames"] % 4 == 0).all()
     audio = dict(corpus.read(CLIPS, ["clip_id", "audio"]).drop_nulls().iter_rows())
     ear, encoder = Ear(CORE / "v2"), AudioVaeEncoder(CORE / "v2")

@@ -1,12 +1,16 @@
 """Small corpora with everything that `compose` joins, written through the project's own storage."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from jobs.clone_plan import PHASE as CLONE
+from jobs.judge_synthetic import JUDGE_PHASE
 from jobs.sequence_reader import hash_of_vae
 from pipeline.storage import Corpus, Item, UnitRecord
 from schemas.arrow import TABLES
@@ -15,6 +19,7 @@ from schemas.descriptions import Description
 from schemas.latents import Latent
 from schemas.references import Duplicate, Reference
 from schemas.rows import Clip, Recording, Span, Word
+from schemas.synthetic import Synthetic, SyntheticVerdict
 
 V2 = str(Path(__file__).parents[1] / "data" / "core" / "v2")
 V15 = str(Path(__file__).parents[1] / "data" / "core" / "v15")
@@ -48,6 +53,27 @@ class Said:
     """Of near-duplicates."""
     description: str | None = None
     description_accepted: bool = True
+    consent: str | None = None
+    """The recording's, as its first clip tells it."""
+
+
+@dataclass(kw_only=True)
+class Cloned:
+    """A generated clip as a test tells it."""
+
+    name: str
+    of: str
+    """The clip whose voice and description it has."""
+    says: str
+    """The clip that said its text first."""
+    text: str
+    heard: tuple[str, ...] = ()
+    """Clips whose audio was the voice reference; none: the described one's."""
+    description: str = "A calm voice."
+    language: str = "en"
+    duration_s: float = 4.0
+    accepted: bool = True
+    latent: bool = True
 
 
 @dataclass(kw_only=True)
@@ -65,7 +91,7 @@ def make(folder: Path, said: Sequence[Said], *, checkpoint: str = V2, attempt: i
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
     corpus = Corpus(str(folder / "corpus"))
-    recordings = {one.recording: one for one in said}
+    recordings = {one.recording: one for one in reversed(said)}
     _commit(
         corpus,
         "curate",
@@ -113,30 +139,100 @@ def make(folder: Path, said: Sequence[Said], *, checkpoint: str = V2, attempt: i
     return Made(root=corpus.root, policy=str(policy), corpus=corpus)
 
 
-def write_latents(corpus: Corpus, said: Sequence[Said], checkpoint: str, attempt: int) -> None:
-    """Commit latents of zeros for the clips that have one."""
-    vae = hash_of_vae(checkpoint)
+def write_clones(
+    corpus: Corpus,
+    cloned: Sequence[Cloned],
+    *,
+    checkpoint: str = V2,
+    attempt: int = 1,
+    audio: bytes = b"",
+) -> None:
+    """Commit generated clips with their latents, and give them their verdicts."""
     rows = [
-        Latent(
+        Synthetic(
             clip_id=one.name,
-            latent=bytes(2 * CHANNELS),
-            frames=frames_of(one),
-            channels=CHANNELS,
-            crc32=0,
-            vae_hash=vae,
+            described_id=one.of,
+            session_id="the voice's",
+            transcript_id=one.says,
+            transcript_session_id="another",
+            reference_ids=one.heard or (one.of,),
+            description=one.description,
+            model="tiny",
+            model_hash="m",
+            seed=1,
+            candidates=1,
+            language=one.language,
+            text=one.text,
+            lexical_overlap=0.0,
+            sample_rate=16_000,
+            duration_s=one.duration_s,
+            audio=audio,
+            watermark="none",
+            watermark_score=1.0,
+            stopped=True,
+            text_asr=one.text,
+            cer=0.0,
+            length_ratio=1.0,
             attempt=attempt,
         )
-        for one in said
-        if one.latent
+        for one in cloned
     ]
+    names = [one.name for one in cloned]
+    _commit(corpus, CLONE, {"synthetic": rows}, names, attempt=attempt)
+    judge_clones(corpus, cloned)
+    write_latents(corpus, cloned, checkpoint, attempt)
+
+
+def judge_clones(corpus: Corpus, cloned: Sequence[Cloned]) -> None:
+    """Put these verdicts in the place of all before."""
+    verdicts = [
+        SyntheticVerdict(
+            clip_id=one.name,
+            accepted=one.accepted,
+            reasons=() if one.accepted else ("wrong_text",),
+            policy_hash="p",
+        )
+        for one in cloned
+    ]
+    table = TABLES["synthetic_verdicts"]
+    corpus.write_current(JUDGE_PHASE, table, table.to_arrow(verdicts))
+
+
+def write_latents(
+    corpus: Corpus, said: Sequence[Said | Cloned], checkpoint: str, attempt: int
+) -> None:
+    """Commit latents for the clips that have one."""
+    vae = hash_of_vae(checkpoint)
+    rows = []
+    for one in said:
+        if not one.latent:
+            continue
+        content = latent_of(one).tobytes()
+        rows.append(
+            Latent(
+                clip_id=one.name,
+                latent=content,
+                frames=frames_of(one),
+                channels=CHANNELS,
+                crc32=zlib.crc32(content),
+                vae_hash=vae,
+                attempt=attempt,
+            )
+        )
     # Two parts, so that places differ by more than their row.
     for number, some in enumerate((rows[::2], rows[1::2])):
         names = [row.clip_id for row in some]
-        unit = f"{number}-{vae}"
+        unit = f"{number}-{vae}-{said[0].name}"
         _commit(corpus, "encode", {"latents": some}, names, attempt=attempt, unit=unit)
 
 
-def frames_of(one: Said) -> int:
+def latent_of(one: Said | Cloned) -> npt.NDArray[np.float16]:
+    """(F, C): clips differ in length and content."""
+    random = np.random.default_rng(zlib.crc32(one.name.encode()))
+    return random.standard_normal((frames_of(one), CHANNELS), np.float32).astype("<f2")
+
+
+def frames_of(one: Said | Cloned) -> int:
     """Of a clip's latent: 25 a second, up to a multiple of four."""
     return 4 * -(-round(one.duration_s * 1000) // 160)
 
@@ -193,6 +289,7 @@ def _recording(name: str, one: Said) -> Recording:
         uri=f"/made-up/{name}.flac",
         session_id=one.session,
         source=one.source,
+        consent=one.consent,
         speaker=one.speaker,
         duration_s=100.0,
         sample_rate=16_000,
@@ -251,3 +348,26 @@ def many(num: int, sessions: int = 4, seed: int = 0) -> list[Said]:
             chosen = rng.choice(peers, min(3, len(peers)), replace=False).tolist()
             said[number] = replace(one, references=tuple(chosen))
     return said
+
+
+def clones_of(said: Sequence[Said], each: int = 2, seed: int = 0) -> list[Cloned]:
+    """Some of every described clip, that say what clips of other sessions said."""
+    rng = np.random.default_rng(seed)
+    cloned = []
+    for one in said:
+        others = [other for other in said if other.session != one.session and other.text]
+        for number in range(each if one.description else 0):
+            other = others[int(rng.integers(len(others)))]
+            cloned.append(
+                Cloned(
+                    name=f"clone-{one.name}-{number}",
+                    of=one.name,
+                    says=other.name,
+                    text=str(other.text),
+                    heard=(one.name, *one.references[:1]),
+                    description=one.description or "",
+                    language=one.language or "en",
+                    duration_s=float(rng.choice([1.2, 2.5, 4.0, 6.0])),
+                )
+            )
+    return cloned

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jobs.clone import Maker, clone_phase
 from jobs.curate import curate_phase, model_names
 from jobs.encode import encode_phase
 from jobs.settings import Settings
@@ -44,6 +45,35 @@ def test_the_cluster_profile_encodes_on_the_gpu_what_cpus_have_decoded() -> None
     assert embedded.encode.unit_s == 600
 
 
+def test_the_cluster_profile_speaks_and_judges_on_the_same_gpus_at_once() -> None:
+    config = load_profile("cluster", [], Settings)
+    maker = Maker(checkpoint="checkpoint", model_hash="hash", watermark="mark")
+    groups = pools_of(clone_phase(config, maker, same_encoder=True))
+    pools = [(name, [stage.name for stage in stages]) for name, stages in groups]
+    assert pools == [("speaking", ["voices", "speaking"]), ("judging", ["marking", "judging"])]
+    assert sum(config.engine.pools[name].num_gpus for name, _ in pools) <= 1
+    assert (config.speaking.device, config.speaking.dtype) == ("cuda", "bfloat16")
+    assert config.transcription.model == "large-v3"
+    embedded = load_profile("embedded", [], Settings)
+    phase = clone_phase(embedded, maker, same_encoder=True)
+    assert [name for name, _ in pools_of(phase)] == ["cpu"]
+    assert embedded.speaking.device == "cpu"
+
+
 def test_a_stage_that_does_not_exist_cannot_be_placed() -> None:
     with pytest.raises(ConfigError, match="stages that do not exist"):
         load_profile("cluster", ["engine.placement.transcribe=gpu"], Settings)
+
+
+def test_pools_that_share_gpus_have_room_to_start_all_their_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pools = load_profile("cluster", [], Settings).engine.pools
+    speaking, judging = pools["speaking"], pools["judging"]
+    for gpus in (1, 2, 8):
+        monkeypatch.setattr("pipeline.engine._resource", lambda kind, found=gpus: float(found))
+        sizes = speaking.size(judging.num_gpus), judging.size(speaking.num_gpus)
+        assert sizes == (gpus, gpus)
+        used = sizes[0] * speaking.num_gpus + sizes[1] * judging.num_gpus
+        assert used <= gpus + 1e-9
+        assert pools["gpu"].size() == 2 * gpus

@@ -32,7 +32,7 @@ from schemas.arrow import VERDICTS
 from schemas.errors import ConfigError
 from schemas.ids import content_id
 from schemas.rows import Clip, Verdict
-from stages.encoding import flac_bytes
+from stages.flac import flac_bytes
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "tests" / "data" / "core"

@@ -7,7 +7,7 @@ import soundfile as sf
 from pipeline.storage import Corpus, UnitRecord
 from schemas.ids import content_id
 from schemas.rows import Clip
-from stages.encoding import flac_bytes
+from stages.flac import flac_bytes
 
 CLIP_S = 2.0
 TRANSCRIPT = "The conference will begin when the leader arrives."

@@ -17,6 +17,7 @@ import soundfile as sf
 from pipeline.charts import histogram
 from pipeline.policy import judge, load_policy
 from pipeline.report import MOST_GROUPS, MOST_ROWS, SAMPLES, ReportData, render_report, write_report
+from pipeline.report_clones import Clones
 from pipeline.report_voices import DESCRIBED_SAMPLES, MOST_DESCRIBED_BYTES, Voices
 from pipeline.storage import Item
 from pipeline.summary import account
@@ -27,13 +28,15 @@ from schemas.arrow import (
     QUARANTINE,
     RECORDINGS,
     REFERENCES,
+    SYNTHETIC,
+    SYNTHETIC_VERDICTS,
     Table,
 )
 from schemas.attributes import Attributes
 from schemas.descriptions import AttributeVerdict, Claim, Description
 from schemas.references import Reference
 from schemas.rows import Clip, Quarantined, Recording, Wave
-from stages.encoding import flac_bytes
+from stages.flac import flac_bytes
 
 SOURCES: dict[str, dict[str, Any]] = {
     # Recording, a session of its own: what the signal scores say of it.
@@ -59,6 +62,14 @@ NO_VOICES = Voices(
     duplicates=0,
     attributes=frame(ATTRIBUTES, []),
     descriptions=frame(DESCRIPTIONS, []),
+)
+
+
+NO_CLONES = Clones(
+    synthetic=frame(SYNTHETIC, [])
+    .drop("audio", "speaker_embedding")
+    .join(frame(SYNTHETIC_VERDICTS, []), on="clip_id", how="left"),
+    load_audio=lambda ids: {},
 )
 
 
@@ -140,6 +151,7 @@ def data_of(
         policy=POLICY,
         runs=[],
         voices=NO_VOICES,
+        clones=NO_CLONES,
         load_audio=library,
     )
     return replace(shown, **changes)

@@ -60,7 +60,8 @@ def test_weights_sum_to_the_clips_that_a_stage_can_take(
 ) -> None:
     rows, language, source = corpus
     stage = type(STAGES[which])(language_temperature=temperature)
-    weights = weights_of(rows, language, source, stage, limit)
+    nothing_made = np.zeros(language.size, np.bool_)
+    weights = weights_of(rows, language, source, nothing_made, stage, limit)
     fits = (
         (rows.duration_s >= stage.min_s)
         & (rows.duration_s <= stage.max_s)
@@ -170,11 +171,92 @@ def test_the_shipped_stages_have_reference_audio_on_their_share(stage: StageConf
         positions=np.full(clip.size, 100),
     )
     nothing = np.zeros(num, np.int64)
-    shares = shares_of(layout, weights_of(rows, nothing, nothing, stage, 8192))
+    recorded = np.zeros(num, np.bool_)
+    shares = shares_of(layout, weights_of(rows, nothing, nothing, recorded, stage, 8192))
     low, high = REFERENCE_AUDIO
     assert low < reference_share(shares) < high
     assert shares == pytest.approx(stage.shares, abs=1e-3)
     assert 0.1 <= shares[4] <= 0.15
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    corpus=corpora(),
+    which=st.integers(0, 2),
+    share=st.sampled_from([0.0, 1e-6, 0.1, 0.3, 0.5, 0.99]),
+    temperature=st.sampled_from([1.0, 3.0]),
+    marks=st.lists(st.booleans(), min_size=25, max_size=25),
+)
+def test_generated_clips_stay_within_their_share_and_move_no_other(
+    corpus: tuple[Rows, np.ndarray, np.ndarray],
+    which: int,
+    share: float,
+    temperature: float,
+    marks: list[bool],
+) -> None:
+    rows, language, source = corpus
+    synthetic = np.array(marks[: language.size])
+    stage = type(STAGES[which])(synthetic=share, language_temperature=temperature)
+    weights = weights_of(rows, language, source, synthetic, stage, 8192)
+    made = synthetic[rows.clip]
+    # Exactly, and as they are stored.
+    for stored in (weights, weights.astype(np.float32).astype(np.float64)):
+        for spoken in (*(language[rows.clip] == number for number in range(4)), True):
+            assert stored[made & spoken].sum() <= share * stored[spoken].sum()
+    # What is recorded is seen as if nothing had been generated.
+    alone = Rows(
+        clip=rows.clip[~made],
+        layout=rows.layout[~made],
+        duration_s=rows.duration_s[~made],
+        positions=rows.positions[~made],
+    )
+    before = weights_of(alone, language, source, np.zeros_like(synthetic), stage, 8192)
+    assert (weights[~made] == before).all()
+    # None is seen more than about once.
+    for number in range(4):
+        own = weights[made & (language[rows.clip] == number)].sum()
+        assert own <= (synthetic & (language == number)).sum() + 1e-9
+
+
+def test_a_share_that_can_be_filled_is_filled_in_the_layouts_that_they_have() -> None:
+    """100 recorded clips in all layouts, 200 generated ones in the two with descriptions."""
+    possible = np.ones((300, NUM), np.bool_)
+    possible[100:, [0, 2, 4]] = False
+    clip, layout = np.nonzero(possible)
+    rows = Rows(
+        clip=clip,
+        layout=layout,
+        duration_s=np.full(clip.size, 5.0),
+        positions=np.full(clip.size, 100),
+    )
+    nothing, synthetic = np.zeros(300, np.int64), np.arange(300) >= 100
+    stage = JointTraining()
+    weights = weights_of(rows, nothing, nothing, synthetic, stage, 8192)
+    made = synthetic[clip]
+    assert weights[made].sum() / weights.sum() == pytest.approx(0.3, rel=1e-6)
+    assert weights[~made].sum() == pytest.approx(100)
+    shares = shares_of(layout[~made], weights[~made])
+    assert shares == pytest.approx(stage.shares, abs=1e-3)
+    told = shares_of(layout[made], weights[made])
+    assert told[1] / told[3] == pytest.approx(stage.described / stage.described_reference, rel=1e-3)
+    # Fewer than there is room for are seen once each.
+    few = np.arange(300) >= 290
+    weights = weights_of(rows, nothing, nothing, few, stage, 8192)
+    assert np.bincount(clip, weights=weights)[290:] == pytest.approx(1.0)
+
+
+def test_a_language_that_nobody_recorded_has_nothing_to_add_to() -> None:
+    clip, layout = np.array([0, 1]), np.array([1, 1])
+    rows = Rows(clip=clip, layout=layout, duration_s=np.full(2, 5.0), positions=np.full(2, 9))
+    synthetic, nothing = np.array([False, True]), np.zeros(2, np.int64)
+    weights = weights_of(rows, np.array([0, 1]), nothing, synthetic, JointTraining(), 8192)
+    assert weights.tolist() == [1.0, 0.0]
+
+
+def test_what_is_generated_comes_in_with_the_second_stage_and_less_in_the_third() -> None:
+    shares = [stage.synthetic for stage in STAGES]
+    assert shares[0] == 0
+    assert shares[1] > shares[2] > 0
 
 
 def test_descriptions_come_in_with_the_second_stage() -> None:
@@ -193,6 +275,8 @@ def test_descriptions_come_in_with_the_second_stage() -> None:
         {"text": -0.1},
         {"text": 0.0, "reference": 0.0, "continuation": 0.0},
         {"language_temperature": 0.5},
+        {"synthetic": -0.1},
+        {"synthetic": 1.0},
     ],
 )
 def test_settings_that_cannot_be_are_refused(values: dict[str, float]) -> None:

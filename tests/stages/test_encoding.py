@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.errors import ConfigError, EmptyAudio
 from schemas.rows import Chunk, Clip, Recording
-from stages.encoding import Encoding, EncodingConfig, flac_bytes
+from stages.encoding import Encoding, EncodingConfig
+from stages.flac import flac_bytes
 
 AUDIO = Path(__file__).parents[1] / "data" / "devset" / "audio"
 SPEECH, RATE = sf.read(AUDIO / "en_allison_s1.flac", dtype="float32", frames=160_000)

@@ -13,7 +13,7 @@ import soxr
 from annotators.sound_print import LONGEST_S, likeness, sound_print
 from schemas.errors import ConfigError, UndecodableAudio
 from schemas.rows import Span, Wave
-from stages.encoding import flac_bytes
+from stages.flac import flac_bytes
 from stages.near_duplicates import (
     DuplicatesConfig,
     NearDuplicates,

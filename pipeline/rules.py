@@ -1,0 +1,173 @@
+"""Rules over the stored scores of a table: what they may say, and the rows that break them."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+from schemas.arrow import Table
+from schemas.errors import ConfigError
+
+TIERS = ("telephone", "wideband", "fullband")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """A rule's limits for one tier; what is not named stays the rule's own."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """A rule counts only where this column is below a value."""
+
+    column: str
+    below: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """Reject when a column is outside its limits. `min` and `max` themselves pass."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+    not_in: tuple[str | bool | float, ...] = ()
+    """Values that are rejected."""
+    only_null: bool = False
+    """Reject whenever the column has a value."""
+    when_null: str = "pass"
+    """`pass` or `reject` what was not measured. Of a screened clip nothing was sought, so a rule
+    that rejects the unmeasured is silent there; the screening has its own reason."""
+    only_if: Condition | None = None
+    tiers: Mapping[str, Bounds] = field(default_factory=dict)
+    """Other limits for some tiers."""
+
+    def __post_init__(self) -> None:
+        for low, high in self._limits:
+            _in_order(self.column, low, high)
+        if self.when_null not in {"pass", "reject"}:
+            raise ConfigError(f"when_null must be pass or reject, got {self.when_null}")
+        for tier in self.tiers:
+            known_tier(tier)
+        if not self._is_limited and not self.not_in and not self.only_null:
+            raise ConfigError(f"the rule on {self.column} has no min, max, not_in or only_null")
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that judging by this rule reads."""
+        return [self.column, *([self.only_if.column] if self.only_if else [])]
+
+    def check(self, table: Table) -> None:
+        """Raise `ConfigError` unless the rows of `table` can be judged by this rule."""
+        kind = known_column(self.column, table)
+        if kind is not float and self._is_limited:
+            raise ConfigError(f"min and max want numbers, but {self.column} holds {_NAMES[kind]}")
+        for value in self.not_in:
+            if type(value) is not kind:
+                raise ConfigError(
+                    f"not_in of {self.column} wants {_NAMES[kind]}, got {value!r}; "
+                    "YAML reads yes, no, on and off as booleans unless they are quoted"
+                )
+        if self.only_if:
+            check_number(self.only_if.column, table)
+
+    @property
+    def _limits(self) -> list[tuple[float | None, float | None]]:
+        return [(self.min, self.max), *((b.min, b.max) for b in self.tiers.values())]
+
+    @property
+    def _is_limited(self) -> bool:
+        return any(limit is not None for pair in self._limits for limit in pair)
+
+
+def reason_if_broken(
+    reason: str, rule: Rule, table: Table, *, tier: pl.Expr, sought: pl.Expr
+) -> pl.Expr:
+    """The reason where a row breaks the rule, else null.
+
+    tier: of each row. sought: whether what it lacks was looked for at all.
+    """
+    return pl.when(_broken(rule, table, tier, sought)).then(pl.lit(reason))
+
+
+def _broken(rule: Rule, table: Table, tier: pl.Expr, sought: pl.Expr) -> pl.Expr:
+    column = pl.col(rule.column)
+    if known_column(rule.column, table) is float:
+        column = column.cast(pl.Float64)
+    broken = pl.lit(False)
+    low, high = _limit("min", rule, tier), _limit("max", rule, tier)
+    if low is not None:
+        broken = broken | (column < low)
+    if high is not None:
+        broken = broken | (column > high)
+    if low is not None or high is not None:
+        # NaN compares as the greatest number; a score that is no number is within no limits.
+        broken = broken | column.is_nan()
+    if rule.not_in:
+        broken = broken | column.is_in(list(rule.not_in))
+    if rule.only_null:
+        broken = broken | column.is_not_null()
+    # A comparison with null is null; what that means is the rule's to say.
+    broken = broken.fill_null(sought if rule.when_null == "reject" else pl.lit(False))
+    if rule.only_if:
+        below = pl.col(rule.only_if.column) < rule.only_if.below
+        broken = broken & below.fill_null(False)
+    return broken
+
+
+def _limit(side: str, rule: Rule, tier: pl.Expr) -> pl.Expr | None:
+    own = getattr(rule, side)
+    special = {
+        name: getattr(bounds, side)
+        for name, bounds in rule.tiers.items()
+        if getattr(bounds, side) is not None
+    }
+    if own is None and not special:
+        return None
+    limit = pl.lit(own, dtype=pl.Float64)
+    for name, value in special.items():
+        limit = pl.when(tier == name).then(pl.lit(value, dtype=pl.Float64)).otherwise(limit)
+    return limit
+
+
+_NAMES = {float: "numbers", bool: "true or false", str: "text", object: "lists"}
+
+
+def known_column(name: str, table: Table) -> type:
+    """What a column of the table holds, of `_NAMES`. Raises `ConfigError`; the audio is no score."""
+    known = [column for column in table.schema.names if column != "audio"]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{table.name} have no column {name}{advice}")
+    held = table.schema.field(name).type
+    if pa.types.is_floating(held) or pa.types.is_integer(held):
+        return float
+    if pa.types.is_boolean(held):
+        return bool
+    return str if pa.types.is_string(held) else object
+
+
+def check_number(name: str, table: Table) -> None:
+    """Raise `ConfigError` unless the table has this column and it holds numbers."""
+    if (kind := known_column(name, table)) is not float:
+        raise ConfigError(f"{name} holds {_NAMES[kind]}, a number is wanted")
+
+
+def known_tier(name: str) -> None:
+    """Raise `ConfigError` for a tier that there is not."""
+    if name not in TIERS:
+        raise ConfigError(f"no tier {name}; known: {', '.join(TIERS)}")
+
+
+def _in_order(column: str, low: float | None, high: float | None) -> None:
+    if any(limit is not None and math.isnan(limit) for limit in (low, high)):
+        raise ConfigError(f"a limit on {column} is no number")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"{column}: min {low:g} is above max {high:g}, which rejects everything")
