@@ -14,10 +14,14 @@ voxquarry mine "$work/voice" --policy "$here/texts.yaml"
 voxquarry annotate "$work/voice" --policy "$here/texts.yaml"
 
 test -e "$work/fresh" || voxquarry init --size nano --corpus "$work/voice" --out "$work/fresh"
-voxquarry train-vae "$work/sounds" --checkpoint "$work/fresh" --out "$work/heard" \
-  --recipe "$here/audiovae.yaml" --policy "$here/sounds.yaml"
-voxquarry encode "$work/voice" --checkpoint "$work/heard" --policy "$here/texts.yaml"
-voxquarry compose "$work/voice" --checkpoint "$work/heard" --policy "$here/texts.yaml" \
+voxquarry train-vae "$work/sounds" --checkpoint "$work/fresh" --out "$work/heard-1" \
+  --recipe "$here/audiovae-1.yaml" --policy "$here/sounds.yaml"
+voxquarry train-vae "$work/sounds" --checkpoint "$work/heard-1" --out "$work/heard-2" \
+  --recipe "$here/audiovae-2.yaml" --policy "$here/sounds.yaml"
+voxquarry train-vae "$work/voice" --checkpoint "$work/heard-2" --out "$work/heard-3" \
+  --recipe "$here/audiovae-3.yaml" --policy "$here/texts.yaml"
+voxquarry encode "$work/voice" --checkpoint "$work/heard-3" --policy "$here/texts.yaml"
+voxquarry compose "$work/voice" --checkpoint "$work/heard-3" --policy "$here/texts.yaml" \
   --set compose.validation_share=0.05
-voxquarry train "$work/voice" --checkpoint "$work/heard" --recipe "$here/voice.yaml" --out "$work/run"
+voxquarry train "$work/voice" --checkpoint "$work/heard-3" --recipe "$here/voice.yaml" --out "$work/run"
 python -m jobs.shipped.measure "$work/voice" --checkpoint "$work/run/checkpoints/last"
