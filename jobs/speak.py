@@ -1,6 +1,7 @@
 """`voxquarry speak`: one utterance from a checkpoint to a sound file."""
 
 import os
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,15 @@ def speak(config: SpeakConfig, console: Console) -> None:
     """Write the utterance and say how long it took. Raises VoxquarryError; then nothing is written."""
     container = checked_container(config.output)
     solver = SolverConfig(num_steps=config.num_steps, cfg=config.cfg)
+    # Drawn here and not below: told again, it repeats every attempt, and not the last one first.
+    seed = secrets.randbits(32) if config.seed is None else config.seed
     request = SpeechRequest(
         text=config.text,
         description=config.describe,
         reference=read_voice(config.reference),
         prompt=read_voice(config.prompt),
         prompt_text=config.prompt_text,
-        seed=config.seed,
+        seed=seed,
     )
     with console.status("Loading the checkpoint"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,7 +75,7 @@ def speak(config: SpeakConfig, console: Console) -> None:
     write_wave(config.output, speech.wave.numpy(), speech.sample_rate, container)
     duration_s = len(speech.wave) / speech.sample_rate
     console.print(
-        f"{config.output}: {duration_s:.2f} s at {speech.sample_rate} Hz, seed {speech.seed}, "
+        f"{config.output}: {duration_s:.2f} s at {speech.sample_rate} Hz, seed {seed}, "
         f"in {elapsed_s:.1f} s (real-time factor {elapsed_s / duration_s:.2f})",
         markup=False,
         highlight=False,

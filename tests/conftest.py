@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before any test imports a numeric library: one thread per process, as workers run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Other work on the machine makes an example slow and says nothing of the law.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 DEVSET = Path(__file__).parent / "data" / "devset"
 
