@@ -10,18 +10,20 @@ Shapes: S samples.
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import ceil, gcd
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import soundfile as sf
 import torch
 from torch import Tensor
 
+from jobs.vae_variation import DRAWS, VariationConfig, varied
 from model_core.audio import resampled
 from model_core.audio_vae import AudioVAEConfig
 from model_core.vae_training.batches import Batch, Cursor, HeldOutClip, Skipped
@@ -54,6 +56,8 @@ class SegmentsConfig:
     """Held-out clips that are listened to at every validation."""
     held_out_s: float = 8.0
     """Seconds from the start of a held-out clip that are listened to."""
+    variation: VariationConfig = field(default_factory=VariationConfig)
+    """How segments are changed before anyone hears them; held-out clips never are."""
 
     def __post_init__(self) -> None:
         for name in ("seconds", "per_clip", "chunk_clips", "held_out_most", "held_out_s"):
@@ -181,6 +185,7 @@ class ClipSegments:
         # Whole batches alone: some clips give one segment more.
         order = np.concatenate([order, rng.integers(0, num_clips, -len(order) % size)])
         places = rng.random(len(order))
+        draws = rng.random((len(order), DRAWS))
         if start.batch * size >= len(order):
             return
         skipped: list[Skipped] = []
@@ -188,12 +193,12 @@ class ClipSegments:
         for batch in range(start.batch, len(order) // size):
             span = slice(batch * size, (batch + 1) * size)
             segments = []
-            for index, place in zip(order[span], places[span], strict=True):
+            for index, *drawn in zip(order[span], places[span], draws[span], strict=True):
                 clip = clips[index]
                 if clip is None:
                     continue
                 try:
-                    segments.append((*self._segment(clip, place), self._told_rate(clip)))
+                    segments.append((*self._segment(clip, *drawn), self._told_rate(clip)))
                 except (sf.LibsndfileError, ValueError) as error:
                     self._skip(clip.clip_id, str(error), skipped)
             if segments:
@@ -249,7 +254,9 @@ class ClipSegments:
                 found += [_Clip(f"{part}, row {row}", None, 0) for row in rows]
         return found
 
-    def _segment(self, clip: _Clip, place: float) -> tuple[Tensor, Tensor]:
+    def _segment(
+        self, clip: _Clip, place: float, draws: npt.NDArray[np.float64]
+    ) -> tuple[Tensor, Tensor]:
         """A segment at a place in [0, 1) of where it may begin. Raises LibsndfileError."""
         assert clip.audio is not None
         with sf.SoundFile(io.BytesIO(clip.audio)) as file:
@@ -264,7 +271,9 @@ class ClipSegments:
             wave = file.read(before + length + int(MARGIN_S * rate), "float32")
         if wave.ndim != 1 or not len(wave):
             raise ValueError(f"it decodes to samples of shape {wave.shape}, not to one channel")
-        return self._both(wave, rate, before, self.frames)
+        return self._both(
+            varied(wave, rate, self.config.variation, draws), rate, before, self.frames
+        )
 
     def _both(self, wave: np.ndarray, rate: int, before: int, frames: int) -> tuple[Tensor, Tensor]:
         """The samples from `before` on, at the encoder's rate and at the decoder's: whole frames."""

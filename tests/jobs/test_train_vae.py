@@ -21,6 +21,7 @@ from jobs.recipes import load_recipe
 from jobs.run_train_vae import different, ending_on_signals
 from jobs.train_vae import VAERecipe
 from jobs.vae_segments import ClipSegments, SegmentsConfig, accepted_places, held_out_ids
+from jobs.vae_variation import VariationConfig
 from model_core.audio_vae import AudioVAEConfig
 from model_core.checkpoint import load_checkpoint, load_vae
 from model_core.vae_training.batches import START, Batch, Cursor
@@ -140,6 +141,19 @@ def test_a_stream_goes_on_at_any_cursor(corpus: Corpus, chunk_clips: int) -> Non
             assert torch.equal(one.heard, other.heard)
             assert torch.equal(one.target, other.target)
             assert one.after == other.after
+
+
+def test_varied_segments_come_again_and_both_sides_alike(corpus: Corpus) -> None:
+    variation = VariationConfig(level_db=6.0, tilt_db=6.0, noise_dbfs=-50.0)
+    stream = segments(corpus, variation=variation)
+    first, second = some(stream, 2)
+    again = next(stream.batches(first.after))
+    assert torch.equal(again.heard, second.heard)
+    assert torch.equal(first.heard, first.target), "V1: one rate"
+    plain = next(segments(corpus).batches(START))
+    assert not torch.allclose(plain.heard, first.heard, atol=1e-3)
+    for one, other in zip(stream.held_out(), segments(corpus).held_out(), strict=True):
+        assert torch.equal(one.heard, other.heard), "what is measured is not varied"
 
 
 def test_segments_are_the_clips_own_samples_and_never_held_out_ones(
