@@ -73,9 +73,10 @@ def encode(
     """Make the AudioVAE latents of the accepted clips: what a model trains on.
 
     Clips that [bold]voxquarry clone[/bold] made and its policy accepts are encoded beside the
-    recorded ones, watermark and all. Writes the table latents, in float16. Only the AudioVAE of the checkpoint is opened; with
-    another one all clips are encoded anew, and latents of two AudioVAEs never mix. encode.unit_s
-    is how much audio is committed at once, latents.device where the AudioVAE runs.
+    recorded ones, watermark and all. Writes the table latents, in float16. Only the AudioVAE of the
+    checkpoint is opened; with another one all clips are encoded anew, and latents of two AudioVAEs
+    never mix. encode.unit_s is how much audio is committed at once, latents.device where the
+    AudioVAE runs.
     """
     from jobs.run_encode import run_encode
     from jobs.settings import Settings

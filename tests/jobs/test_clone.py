@@ -44,8 +44,8 @@ from pipeline.work import Unit, WorkItem
 from pipeline.worker import PoolWorker, as_block
 from schemas.arrow import CLIPS, RECORDINGS, SYNTHETIC, SYNTHETIC_VERDICTS
 from schemas.errors import ConfigError, ModelLoadError
-from tests.jobs.cloneable_corpus import DESCRIPTION, make_cloneable
 from tests.jobs.composable_corpus import V2, V15, Made
+from tests.jobs.described_corpus import DESCRIPTION, make_cloneable
 
 SETTINGS = (
     *("speaking.candidates=1", "speaking.num_steps=2", "speaking.longest=1.0"),
