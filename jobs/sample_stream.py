@@ -1,20 +1,18 @@
-"""The trainer's packs, read from a corpus: by Ray Data in the background, or right here.
+"""The trainer's packs, read from a corpus: by Ray in the background, or right here.
 
-Ray Data's tasks read, check and tokenise blocks while the trainer computes, in the order of the
-plan. Each worker of a training run reads its own blocks.
+Tasks read, check and tokenise blocks while the trainer computes, in the order of the plan. Each
+worker of a training run reads its own blocks. They are Ray's own streaming tasks and no Ray Data
+pipeline: its scheduler is a thread that never rests where the results wait for whoever listens, and
+beside a training loop in Python it takes half of the loop's time.
 """
 
-import pickle
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from itertools import count, islice
-from typing import Any
 
-import pyarrow as pa
 import ray
-from ray.data import DataContext, TaskPoolStrategy
 
 from jobs.block_reading import Reading, Task, read_block, row_groups_of, validation_packs
 from model_core.training.order import blocks_of, fragments_of
@@ -23,12 +21,13 @@ from pipeline.storage import Corpus
 from schemas.errors import ConfigError, DataError
 
 Given = tuple[Pack | None, list[Skipped]]
-Reader = Callable[[Reading, Sequence[Task]], Generator[Given, None, None]]
+Reader = Callable[[Reading, Iterable[Task]], Generator[Given, None, None]]
 
-# Tasks of one Ray Data run: a small corpus has few blocks an epoch, and a run costs a quarter of a
-# second; a large one has more than a plan should list at once.
-_FEWEST_TASKS, _MOST_TASKS = 64, 1024
+_FEWEST_TASKS = 64
+"""Read in one go; the next go has nothing read ahead. A small corpus has few blocks an epoch."""
 _READERS = 2
+_PACKS_AHEAD = 8
+"""Of each reader; a pack is a few megabytes, a block may be gigabytes."""
 
 
 class SampleStream:
@@ -57,11 +56,11 @@ class SampleStream:
         left_out: list[Skipped] = []
         tasks = self.tasks(start)
         per_epoch = -(-len(self._fragments) // self.reading.workers)
-        size = min(max(per_epoch, _FEWEST_TASKS), _MOST_TASKS)
+        size = max(per_epoch, _FEWEST_TASKS)
         while True:
             empty = True
             # Whoever stops listening ends the reading, too, and at once.
-            with closing(self._read(self.reading, list(islice(tasks, size)))) as given:
+            with closing(self._read(self.reading, islice(tasks, size))) as given:
                 for pack, skipped in given:
                     left_out += skipped
                     if pack is None:
@@ -92,40 +91,28 @@ class SampleStream:
                 yield Task(epoch, number, tuple(fragments), start.pack if here else 0)
 
 
-def read_here(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
+def read_here(reading: Reading, tasks: Iterable[Task]) -> Generator[Given, None, None]:
     """What the tasks give, in their order."""
     for task in tasks:
         yield from read_block(reading, task)
 
 
-def read_with_ray(reading: Reading, tasks: Sequence[Task]) -> Generator[Given, None, None]:
-    """The same, read by Ray Data's tasks ahead of whoever listens."""
-    context = DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    context.execution_options.preserve_order = True
-    # A pack is a few megabytes; the first is wanted long before its block is through.
-    context.target_max_block_size = 2**20
-    with DataContext.current(context):
-        blocks = ray.data.from_items(
-            [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
-        )
-    packs = blocks.map_batches(
-        partial(_read_task, reading=reading),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=TaskPoolStrategy(size=_READERS),
+def read_with_ray(reading: Reading, tasks: Iterable[Task]) -> Generator[Given, None, None]:
+    """The same, read by Ray's tasks ahead of whoever listens."""
+    tasks = iter(tasks)
+    reader = ray.remote(read_block).options(
+        num_returns="streaming",
+        scheduling_strategy="SPREAD",  # else it would wait for the place that the trainer holds
+        _generator_backpressure_num_objects=_PACKS_AHEAD,
     )
-    # The tasks read ahead; a thread that did so here would outlive the reading.
-    for batch in packs.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        assert isinstance(batch, pa.Table)
-        for value in batch.column("given"):
-            # Our own bytes, written by `_read_task`.
-            yield pickle.loads(value.as_buffer())
-
-
-def _read_task(batch: Any, *, reading: Reading) -> Iterator[Any]:
-    for value in batch.column("task"):
-        for given in read_block(reading, pickle.loads(value.as_buffer())):
-            blob = pickle.dumps(given, protocol=5)
-            yield pa.table({"given": pa.array([blob], pa.large_binary())})
+    shared = ray.put(reading)
+    running = deque(reader.remote(shared, task) for task in islice(tasks, _READERS))
+    try:
+        while running:
+            for given in running[0]:
+                yield ray.get(given)
+            running.popleft()
+            running.extend(reader.remote(shared, task) for task in islice(tasks, 1))
+    finally:
+        for left in running:
+            ray.cancel(left)

@@ -245,7 +245,7 @@ def test_another_clip_in_the_place_of_a_latent_is_refused(tmp_path):
 
 
 @pytest.mark.ray
-def test_ray_data_gives_the_very_same_packs(corpus):
+def test_ray_gives_the_very_same_packs(corpus):
     reading = reading_of(corpus)
     tasks = list(itertools.islice(SampleStream(reading).tasks(Position(1, 0, 2)), 12))
     expected = list(read_here(reading, tasks))
