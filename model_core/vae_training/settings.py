@@ -112,6 +112,8 @@ class LoopConfig:
     decay: float = 0.999996
     adversarial_from: int = 0
     """The step from which on the discriminators learn and are listened to."""
+    frozen_encoder: bool = False
+    """Only the decoder learns: a language model that was trained on the latents still knows them."""
     clip_vae: float = 1000.0
     """Largest norm of the AudioVAE's gradient."""
     clip_discriminators: float = 10.0

@@ -81,6 +81,7 @@ class VAETrainer:
             self.discriminators = Discriminators(recipe.discriminators).to(device)
         self.mel = MelDistance(recipe.mel, vae.config.out_sample_rate).to(device)
         self.judge = Judge(recipe.mel, vae.config.sample_rate, vae.config.out_sample_rate, device)
+        vae.encoder.requires_grad_(not self.config.frozen_encoder)
         self.vae_optimizer = self._optimizer(vae)
         self.discriminators_optimizer = self._optimizer(self.discriminators)
         self.step = 0

@@ -203,6 +203,16 @@ def test_one_bad_batch_changes_nothing_and_two_in_a_row_stop_the_training(
     assert "step 2 was not applied" in caplog.text
 
 
+def test_a_frozen_encoder_stays_while_the_decoder_learns(files: list[Path], tmp_path: Path) -> None:
+    settings = recipe(steps=4, adversarial_from=2, frozen_encoder=True)
+    trainer = VAETrainer(fresh(V2), settings, WaveStream(files, V2), RunFolder(tmp_path))
+    assert trainer.train()
+    start, now = fresh(V2).state_dict(), trainer.vae.state_dict()
+    same_still = {key for key, value in now.items() if torch.equal(value, start[key])}
+    assert {key for key in now if key.startswith("encoder.")} <= same_still
+    assert "decoder.model.1.weight_v" not in same_still
+
+
 def test_a_state_of_another_model_is_refused(files: list[Path], tmp_path: Path) -> None:
     settings = recipe(steps=1, adversarial_from=10)
     VAETrainer(fresh(V1), settings, WaveStream(files, V1), RunFolder(tmp_path)).train()
