@@ -11,17 +11,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	$(PIP) install --quiet -c constraints.txt -e '.[cluster,dev]'
 	touch $@
 
-# The whole way on the bundled real recordings: clips, references, descriptions, the report; latents by
-# the shipped AudioVAE, samples, and 200 steps of a nano model that starts from nothing.
+# The whole way on the bundled real recordings: clips, references, descriptions, clones by the shipped
+# checkpoint, latents, samples, 20 steps of training, and the report that plays it all.
 demo: .venv/.ready
 	$(BIN)/voxquarry curate tests/data/devset/manifest.csv --out demo-corpus --profile embedded
 	$(BIN)/voxquarry mine demo-corpus
 	$(BIN)/voxquarry annotate demo-corpus
+	$(BIN)/voxquarry clone demo-corpus --checkpoint nano
+	$(BIN)/voxquarry encode demo-corpus --checkpoint nano
+	$(BIN)/voxquarry compose demo-corpus --checkpoint nano
+	$(BIN)/voxquarry train demo-corpus --checkpoint nano --recipe nano --set trainer.steps=20 --out demo-run
 	$(BIN)/voxquarry report demo-corpus
-	test -e demo-model || $(BIN)/voxquarry init --size nano --corpus demo-corpus --vae nano --out demo-model
-	$(BIN)/voxquarry encode demo-corpus --checkpoint demo-model
-	$(BIN)/voxquarry compose demo-corpus --checkpoint demo-model
-	$(BIN)/voxquarry train demo-corpus --checkpoint demo-model --recipe nano --out demo-run
 
 test: .venv/.ready
 	$(BIN)/pytest
@@ -42,4 +42,4 @@ bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_train
 
 clean:
-	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus demo-model demo-run bench-out
+	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus demo-run bench-out

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,15 +52,14 @@ def init(config: InitConfig, console: Console) -> None:
     with tempfile.TemporaryDirectory() as made:
         tokenizer, vocab_size = _tokenizer(config, Path(made))
         model_config = config_of(config.size, vocab_size)
+        source = None if config.vae is None else checkpoint_folder(config.vae)
+        if source is not None:
+            model_config = _fitting(source, model_config)
         with console.status("Drawing weights"):
             model = fresh_model(model_config, config.seed)
             if config.tslm is not None:
                 take_language_model(model, checkpoint_folder(config.tslm))
-            vae = (
-                fresh_vae(model_config, config.seed)
-                if config.vae is None
-                else load_vae(_fitting(checkpoint_folder(config.vae), model_config))
-            )
+            vae = fresh_vae(model_config, config.seed) if source is None else load_vae(source)
         with console.status("Writing"):
             dtype = getattr(torch, model_config.dtype)
             save_checkpoint(config.out, model.to(dtype), vae, tokenizer)
@@ -104,8 +103,9 @@ def _texts(root: str) -> Iterator[str]:
             yield from (text for text in rows["text"].to_pylist() if text)
 
 
-def _fitting(folder: Path, config: VoxCPMConfig) -> Path:
+def _fitting(folder: Path, config: VoxCPMConfig) -> VoxCPMConfig:
+    """The config with the AudioVAE of a checkpoint."""
     theirs = read_config(folder).audio_vae_config
     if theirs.version != config.audio_vae_config.version:
         raise ConfigError(f"{folder} has an AudioVAE {theirs.version}, this size needs another")
-    return folder
+    return replace(config, feat_dim=theirs.latent_dim, audio_vae_config=theirs)

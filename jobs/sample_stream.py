@@ -11,8 +11,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count, islice
+from typing import cast
 
 import ray
+from ray import ObjectRefGenerator
 
 from jobs.block_reading import Reading, Task, read_block, row_groups_of, validation_packs
 from model_core.training.order import blocks_of, fragments_of
@@ -106,13 +108,18 @@ def read_with_ray(reading: Reading, tasks: Iterable[Task]) -> Generator[Given, N
         _generator_backpressure_num_objects=_PACKS_AHEAD,
     )
     shared = ray.put(reading)
-    running = deque(reader.remote(shared, task) for task in islice(tasks, _READERS))
+
+    def begun(number: int) -> Iterator[ObjectRefGenerator]:
+        # Ray's stubs know no streaming task.
+        return (cast(ObjectRefGenerator, reader.remote(shared, t)) for t in islice(tasks, number))
+
+    running = deque(begun(_READERS))
     try:
         while running:
             for given in running[0]:
                 yield ray.get(given)
             running.popleft()
-            running.extend(reader.remote(shared, task) for task in islice(tasks, 1))
+            running.extend(begun(1))
     finally:
         for left in running:
             ray.cancel(left)

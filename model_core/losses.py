@@ -3,6 +3,7 @@
 Shapes: B rows, T positions, N target patches. Source: spec §7 and §8.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -31,15 +32,20 @@ def target_losses(
     generator: torch.Generator | None = None,
     positions: Tensor | None = None,
     attend: Attend = causal,
+    attend_base: Attend | None = None,
+    heard: Tensor | None = None,
 ) -> Losses:
     """Teacher-forced losses of the N target patches, row by row: (N,) each, float32.
 
     draws: random numbers for the N targets; drawn here when not given.
     progress: share of training done, in [0, 1]; moves the ranges of the flow's config.
     positions, attend: of rows that hold several sequences; see `VoxCPM.hidden`.
+    attend_base: in the semantic LM, where that is another one.
+    heard: (A, P, C) what the LMs hear at the audio positions, where that is not the batch's patches.
     """
     config = model.config
-    before = model.shifted(model.hidden(batch, attend, attend, positions))
+    given = batch if heard is None else replace(batch, patches=heard)
+    before = model.shifted(model.hidden(given, attend_base or attend, attend, positions))
     targets = model.targets(batch, before)
     if draws is None:
         draws = draw(

@@ -3,7 +3,7 @@
 Source: checkpoint spec §2 and Appendix A for the released sizes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from model_core.audio_vae import sizes as audio_vae_sizes
@@ -61,6 +61,8 @@ class _Shape:
     quantized: int
     max_length: int
     audio_vae: dict[str, Any]
+    flow: dict[str, Any] = field(default_factory=dict)
+    """What differs from the releases in how LocDiT is trained."""
 
 
 _RELEASED_LOCAL = {"hidden_dim": 1024, "ffn_dim": 4096, "num_heads": 16}
@@ -81,6 +83,13 @@ _SHAPES = {
         quantized=64,
         max_length=4096,
         audio_vae=audio_vae_sizes.NANO.to_dict(),
+        # Of little speech, LocDiT would learn to go on from the last patch alone, and to clean up
+        # what is mostly there already; so the last patch is noisy, and no time is rare.
+        flow={
+            "t_scheduler": "uniform",
+            "noise_cond_prob_range": [0.7, 0.3],
+            "noise_cond_scale": 1.5,
+        },
     ),
     "0.5B": _Shape(
         architecture="voxcpm",
@@ -165,7 +174,7 @@ def config_of(size: str, vocab_size: int) -> VoxCPMConfig:
             **shape.local,
             "num_layers": dit_layers,
             **head_dim,
-            "cfm_config": {"inference_cfg_rate": 2.0},
+            "cfm_config": {"inference_cfg_rate": 2.0, **shape.flow},
         },
         "audio_vae_config": shape.audio_vae,
         "max_length": shape.max_length,

@@ -87,6 +87,14 @@ class TrainerConfig:
     """Weight of the flow-matching loss."""
     lambda_stop: float = 1.0
     """Weight of the stop loss."""
+    lambda_attention: float = 0.0
+    """Weight of guided attention (arXiv 1710.08969), for corpora of minutes; 0 leaves it out."""
+    pure_noise: float = 0.0
+    """Share of the target patches, in [0, 1], whose flow starts at pure noise: only there must a
+    patch be known from text and past alone. A small corpus makes little of the few that are."""
+    noisy_history: float = 0.0
+    """Largest deviation of the noise on the patches that the LMs hear. A model that cannot trust
+    what was said so far reads its text, and bears its own errors when it speaks."""
     ema_decay: float | None = None
     """Share that an exponential moving average of the weights keeps of itself at each step. Where
     there is one it is what is validated, spoken with and saved for use."""
@@ -116,10 +124,12 @@ class TrainerConfig:
                 raise ConfigError(
                     f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}"
                 )
-        for name in ("lambda_flow", "lambda_stop"):
+        for name in ("lambda_flow", "lambda_stop", "lambda_attention", "noisy_history"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a number and not negative, got {value}")
+        if not 0 <= self.pure_noise <= 1:
+            raise ConfigError(f"pure_noise must be in [0, 1], got {self.pure_noise}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if (self.mode == "lora") != (self.lora is not None):

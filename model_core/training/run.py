@@ -95,7 +95,12 @@ class Run:
                 part.compile(dynamic=True)
         several = self.world.size > 1
         autocast = half if several and config.parallel == "ddp" else None
-        self.loss = PackLoss(model, autocast=autocast)
+        self.loss = PackLoss(
+            model,
+            autocast=autocast,
+            guided=config.lambda_attention > 0,
+            noisy_history=config.noisy_history,
+        )
         copied = None if several else half
         if copied is not None:
             self.masters = Masters(model, copy_dtype=copied)
@@ -123,8 +128,8 @@ class Run:
             for sample in row.pack.skipped:
                 logger.warning("sample %s was left out: %s", sample.sample_id, sample.reason)
 
-    def tell(self, *, lr: float, grad_norm: float) -> dict[str, Any]:
-        """Write the line of a step."""
+    def tell(self, *, lr: float, grad_norm: float, own_targets: int) -> dict[str, Any]:
+        """Write the line of a step. own_targets: target patches of this worker's last step."""
         vae = self.vae.config
         line = self.tally.summary(
             self.world,
@@ -135,6 +140,8 @@ class Run:
         )
         epoch, block, pack = self.position
         line |= {"lr": lr, "grad_norm": grad_norm, "position": [epoch, block, pack]}
+        if self.loss.strayed is not None:
+            line["attention"] = float(self.loss.strayed.detach()) / max(1, own_targets)
         self.log.write("step", self.step, **line)
         self._tell_skipped()
         return line

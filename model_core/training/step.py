@@ -5,7 +5,7 @@ C latent channels.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from model_core.flow_matching import Draws, draw
 from model_core.losses import Losses, target_losses
 from model_core.sequences import Batch, Where
 from model_core.training.attention import PackedCausal
+from model_core.training.guidance import Guided
 from model_core.training.packs import Pack
+from model_core.transformer import Attend
 from model_core.voxcpm import VoxCPM
 from schemas.samples import LAYOUTS
 
@@ -69,28 +71,65 @@ def row_of(pack: Pack, device: torch.device, dtype: torch.dtype) -> Row:
 class PackLoss(nn.Module):
     """A model and its losses on packs: the module that is spread over workers."""
 
-    def __init__(self, model: VoxCPM, *, autocast: torch.dtype | None) -> None:
-        """autocast: type of the products; None where the weights have it themselves."""
+    def __init__(
+        self,
+        model: VoxCPM,
+        *,
+        autocast: torch.dtype | None,
+        guided: bool = False,
+        noisy_history: float = 0.0,
+    ) -> None:
+        """autocast: type of the products; None where the weights have it themselves.
+
+        guided: whether to measure where the middle layer of the semantic LM reads the text.
+        noisy_history: largest deviation of the noise on what the LMs hear in training.
+        """
         super().__init__()
         self.model = model
         self.autocast = autocast
+        self.noisy_history = noisy_history
+        self.guided_layer = len(model.base_lm.layers) // 2 if guided else None
+        self.strayed: Tensor | None = None
+        """Of the last pack: see `Guided`."""
         self._attend = PackedCausal()
 
     def forward(self, row: Row, draws: Draws) -> Losses:
         """Losses of the N target patches: (N,) each, float32."""
         device = row.batch.tokens.device
+        attend: Attend = self._attend.over(row.pack.lengths, device)
+        guided = None
+        if self.guided_layer is not None and self.training:
+            guided = Guided(attend, self.guided_layer, row.pack)
         with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            return target_losses(
+            found = target_losses(
                 self.model,
                 row.batch,
                 draws=draws,
                 positions=row.positions,
-                attend=self._attend.over(row.pack.lengths, device),
+                attend=attend,
+                attend_base=guided,
+                heard=self._heard(row.batch.patches),
             )
+        self.strayed = None if guided is None else guided.strayed
+        return found
+
+    def _heard(self, patches: Tensor) -> Tensor | None:
+        """(A, P, C) -> the same with noise, of another deviation in each patch."""
+        if not self.noisy_history or not self.training:
+            return None
+        level = self.noisy_history * torch.rand_like(patches[:, :1, :1])
+        return patches + level * torch.randn_like(patches)
 
 
-def draws_for(row: Row, model: VoxCPM, seed: tuple[int | str, ...], progress: float) -> Draws:
-    """Random numbers for the target patches of a pack.
+def draws_for(
+    row: Row,
+    model: VoxCPM,
+    seed: tuple[int | str, ...],
+    progress: float,
+    *,
+    pure_noise: float = 0.0,
+) -> Draws:
+    """Random numbers for the target patches of a pack. pure_noise: share of them at time 1.
 
     They follow from the seed and the samples in the pack and from nothing else: not from which
     worker computes it, from what came before, or from whether the run was interrupted.
@@ -99,10 +138,15 @@ def draws_for(row: Row, model: VoxCPM, seed: tuple[int | str, ...], progress: fl
     number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
     patches = row.batch.patches
     config = model.config
-    return draw(
+    generator = torch.Generator(patches.device).manual_seed(number)
+    draws = draw(
         patches.new_empty(row.num_targets, *patches.shape[1:]),
         config.dit_config.cfm_config,
         progress=progress,
         mean_mode=config.mean_mode,
-        generator=torch.Generator(patches.device).manual_seed(number),
+        generator=generator,
     )
+    if not pure_noise:
+        return draws
+    pure = torch.rand(row.num_targets, device=patches.device, generator=generator) < pure_noise
+    return replace(draws, t=draws.t.masked_fill(pure, 1.0), r=draws.r.masked_fill(pure, 1.0))

@@ -98,8 +98,11 @@ def train(
             for row in rows:
                 with gradients_of(run.module, last=row is rows[-1]):
                     seed, done = (config.seed, run.step), run.step / config.steps
-                    flow, halt = run.module(row, draws_for(row, model, seed, done))
+                    draws = draws_for(row, model, seed, done, pure_noise=config.pure_noise)
+                    flow, halt = run.module(row, draws)
                     total = config.lambda_flow * flow.sum() + config.lambda_stop * halt.sum()
+                    if run.loss.strayed is not None:
+                        total = total + config.lambda_attention * run.loss.strayed
                     (total * (world.size / count)).backward()
                     found.append(Losses(flow.detach(), halt.detach()))
             run.step += 1
@@ -145,7 +148,7 @@ def train(
                 progress(Step(run.step, config.steps, loss, positions / max(seconds, 1e-9)))
 
             if run.step % config.log_every == 0:
-                run.tell(lr=float(lr), grad_norm=grad_norm)
+                run.tell(lr=float(lr), grad_norm=grad_norm, own_targets=rows[-1].num_targets)
             saves = run.step % config.save_every == 0 or run.step == config.steps
             judged = None
             if saves or run.step % config.validate_every == 0:

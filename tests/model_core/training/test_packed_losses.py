@@ -264,3 +264,40 @@ def test_one_kernel_does_what_one_sequence_after_another_does() -> None:
     torch.testing.assert_close(fused, one_by_one, atol=2e-2, rtol=2e-2)
     for ours, theirs in zip(grads_of(fused), grads_of(one_by_one), strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-2, rtol=5e-2)
+
+
+def test_a_share_of_the_targets_starts_at_pure_noise_and_the_others_stay() -> None:
+    model = opened()[0]
+    row = row_of(pack_of(0, size=40), CPU, torch.float32)
+    plain = draws_for(row, model, (0,), 0.0)
+    draws = draws_for(row, model, (0,), 0.0, pure_noise=0.5)
+    pure = draws.t == 1
+    assert 0.3 < pure.float().mean() < 0.7
+    assert not (plain.t == 1).any()
+    assert torch.equal(draws.t[~pure], plain.t[~pure])
+    assert torch.equal(draws.r[pure], draws.t[pure])
+    assert torch.equal(draws.noise, plain.noise)
+    assert bool((draws_for(row, model, (0,), 0.0, pure_noise=1.0).t == 1).all())
+
+
+def test_noise_is_on_what_is_heard_and_not_on_what_is_to_be_said() -> None:
+    model = opened()[0].train()
+    row = row_of(pack_of(0, size=5), CPU, torch.float32)
+    draws = draws_for(row, model, (0,), 0.0)
+    plain, noisy = (PackLoss(model, autocast=None, noisy_history=x) for x in (0.0, 0.5))
+    clean = plain(row, draws)
+    torch.manual_seed(1)
+    first, second = noisy(row, draws), noisy(row, draws)
+    assert not torch.equal(first.flow, clean.flow)
+    assert not torch.equal(first.flow, second.flow), "drawn anew for each step"
+    noisy.eval()
+    assert torch.equal(noisy(row, draws).flow, clean.flow), "a validation hears what was said"
+    # A first patch of plain text has heard nothing, so nothing of it may change.
+    starts = torch.tensor([0, *row.pack.lengths]).cumsum(0)[:-1]
+    unheard = [
+        int(row.pack.is_target[:start].sum())
+        for start, layout in zip(starts, row.pack.layouts, strict=True)
+        if layout in ("text", "described")
+    ]
+    assert unheard
+    torch.testing.assert_close(first.flow[unheard], clean.flow[unheard])

@@ -324,6 +324,8 @@ def test_a_run_lets_itself_be_heard(
         {"mode": "lora"},
         {"precision": "fp8"},
         {"lambda_stop": -1.0},
+        {"lambda_attention": -1.0},
+        {"pure_noise": 1.5},
         {"sample_every": -1},
     ],
 )
