@@ -134,7 +134,7 @@ _KNOWN: dict[str, KnownModel] = {
             kind="model",
             package="model_core",
             inside="shipped/nano",
-            files=("config.json", "audiovae.safetensors", "tokenizer.json"),
+            files=("config.json", "audiovae.safetensors", "model.safetensors", "tokenizer.json"),
         ),
         KnownModel(
             name="minilm",

@@ -206,7 +206,7 @@ def train(
     """Train a model on the samples of a corpus, starting from a checkpoint.
 
     Sequences of different lengths are packed without padding; Ray Train runs a worker on each GPU,
-    Ray Data reads for them. OUT/checkpoints/last and best are checkpoints in the layout of the
+    Ray reads for them in the background. OUT/checkpoints/last and best are checkpoints in the layout of the
     releases; OUT/log.jsonl and TensorBoard files tell the losses by layout, the speed and what was
     left out.
 

@@ -13,15 +13,33 @@ voxquarry curate "$work/prompts/en.csv" --out "$work/voice" --policy "$here/text
 voxquarry mine "$work/voice" --policy "$here/texts.yaml"
 voxquarry annotate "$work/voice" --policy "$here/texts.yaml"
 
-test -e "$work/fresh" || voxquarry init --size nano --corpus "$work/voice" --out "$work/fresh"
+test -e "$work/fresh/config.json" || voxquarry init --size nano --corpus "$work/voice" --out "$work/fresh"
 voxquarry train-vae "$work/sounds" --checkpoint "$work/fresh" --out "$work/heard-1" \
   --recipe "$here/audiovae-1.yaml" --policy "$here/sounds.yaml"
 voxquarry train-vae "$work/sounds" --checkpoint "$work/heard-1" --out "$work/heard-2" \
   --recipe "$here/audiovae-2.yaml" --policy "$here/sounds.yaml"
 voxquarry train-vae "$work/voice" --checkpoint "$work/heard-2" --out "$work/heard-3" \
   --recipe "$here/audiovae-3.yaml" --policy "$here/texts.yaml"
-voxquarry encode "$work/voice" --checkpoint "$work/heard-3" --policy "$here/texts.yaml"
-voxquarry compose "$work/voice" --checkpoint "$work/heard-3" --policy "$here/texts.yaml" \
-  --set compose.validation_share=0.05
-voxquarry train "$work/voice" --checkpoint "$work/heard-3" --recipe "$here/voice.yaml" --out "$work/run"
-python -m jobs.shipped.measure "$work/voice" --checkpoint "$work/run/checkpoints/last"
+voxquarry train-vae "$work/voice" --checkpoint "$work/heard-3" --out "$work/heard-4" \
+  --recipe "$here/audiovae-4.yaml" --policy "$here/texts.yaml"
+test -e "$work/narrow/config.json" ||
+  python -m jobs.shipped.narrow_latent "$work/voice" --checkpoint "$work/heard-4" --out "$work/narrow"
+test -e "$work/base/config.json" ||
+  voxquarry init --size nano --vae "$work/narrow" --corpus "$work/voice" --out "$work/base"
+
+voxquarry encode "$work/voice" --checkpoint "$work/base" --policy "$here/texts.yaml"
+voxquarry compose "$work/voice" --checkpoint "$work/base" --policy "$here/texts.yaml" \
+  --set compose.validation_share=0.05 --set compose.stage_2.text=0.7 \
+  --set compose.stage_2.described=0.05 --set compose.stage_2.reference=0 \
+  --set compose.stage_2.described_reference=0.25 --set compose.stage_2.continuation=0
+from=$work/base
+for part in 1 2 3; do
+  voxquarry train "$work/voice" --checkpoint "$from" --recipe "$here/voice-$part.yaml" \
+    --out "$work/spoken-$part"
+  from=$work/spoken-$part/checkpoints/last
+done
+
+# The decoder learns on while the latents stay; then it takes the place of the first one.
+voxquarry train-vae "$work/voice" --checkpoint "$from" --out "$work/nano" \
+  --recipe "$here/audiovae-5.yaml" --policy "$here/texts.yaml"
+python -m jobs.shipped.measure "$work/voice" --checkpoint "$work/nano"
