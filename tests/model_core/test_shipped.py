@@ -32,7 +32,15 @@ def test_it_is_found_by_its_name_and_small_enough_to_ship() -> None:
     files = [file for file in folder.parent.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < MOST_BYTES
     told = (folder / "README.md").read_text(encoding="utf-8")
-    for word in ("hours", "steps", "CC BY-SA 3.0", "Allison Smith", "CER", "cosine", "mel distance"):
+    for word in (
+        "hours",
+        "steps",
+        "CC BY-SA 3.0",
+        "Allison Smith",
+        "CER",
+        "cosine",
+        "mel distance",
+    ):
         assert word in told, word
 
 
