@@ -152,7 +152,7 @@ def merged(a: Pack, b: Pack) -> Pack:
 def test_a_step_is_a_mean_over_targets_however_packs_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def constant(row: Any, model: Any, seed: Any, progress: float) -> Draws:
+    def constant(row: Any, model: Any, seed: Any, progress: float, **more: Any) -> Draws:
         count, like = row.num_targets, row.batch.patches
         t = torch.full((count,), 0.3)
         noise = torch.ones(count, *like.shape[1:])
