@@ -22,7 +22,7 @@ GUIDED = ("text", "reference")
 
 
 class Guided:
-    """An `Attend` that also measures how far from the diagonal the layers' middle one reads."""
+    """An `Attend` that also measures how far from the diagonal one layer reads."""
 
     def __init__(self, attend: Attend, layer: int, pack: Pack) -> None:
         """layer: which one is guided; the query heads of its first key head are."""

@@ -95,12 +95,7 @@ class Run:
                 part.compile(dynamic=True)
         several = self.world.size > 1
         autocast = half if several and config.parallel == "ddp" else None
-        self.loss = PackLoss(
-            model,
-            autocast=autocast,
-            guided=config.lambda_attention > 0,
-            noisy_history=config.noisy_history,
-        )
+        self.loss = PackLoss(model, autocast=autocast, guided=config.lambda_attention > 0)
         copied = None if several else half
         if copied is not None:
             self.masters = Masters(model, copy_dtype=copied)

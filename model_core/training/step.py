@@ -72,29 +72,25 @@ class PackLoss(nn.Module):
     """A model and its losses on packs: the module that is spread over workers."""
 
     def __init__(
-        self,
-        model: VoxCPM,
-        *,
-        autocast: torch.dtype | None,
-        guided: bool = False,
-        noisy_history: float = 0.0,
+        self, model: VoxCPM, *, autocast: torch.dtype | None, guided: bool = False
     ) -> None:
         """autocast: type of the products; None where the weights have it themselves.
 
         guided: whether to measure where the middle layer of the semantic LM reads the text.
-        noisy_history: largest deviation of the noise on what the LMs hear in training.
         """
         super().__init__()
         self.model = model
         self.autocast = autocast
-        self.noisy_history = noisy_history
         self.guided_layer = len(model.base_lm.layers) // 2 if guided else None
         self.strayed: Tensor | None = None
         """Of the last pack: see `Guided`."""
         self._attend = PackedCausal()
 
-    def forward(self, row: Row, draws: Draws) -> Losses:
-        """Losses of the N target patches: (N,) each, float32."""
+    def forward(self, row: Row, draws: Draws, heard: Tensor | None = None) -> Losses:
+        """Losses of the N target patches: (N,) each, float32.
+
+        heard: (A, P, C) what the LMs hear in the place of the patches.
+        """
         device = row.batch.tokens.device
         attend: Attend = self._attend.over(row.pack.lengths, device)
         guided = None
@@ -108,17 +104,10 @@ class PackLoss(nn.Module):
                 positions=row.positions,
                 attend=attend,
                 attend_base=guided,
-                heard=self._heard(row.batch.patches),
+                heard=heard,
             )
         self.strayed = None if guided is None else guided.strayed
         return found
-
-    def _heard(self, patches: Tensor) -> Tensor | None:
-        """(A, P, C) -> the same with noise, of another deviation in each patch."""
-        if not self.noisy_history or not self.training:
-            return None
-        level = self.noisy_history * torch.rand_like(patches[:, :1, :1])
-        return patches + level * torch.randn_like(patches)
 
 
 def draws_for(
@@ -134,11 +123,9 @@ def draws_for(
     They follow from the seed and the samples in the pack and from nothing else: not from which
     worker computes it, from what came before, or from whether the run was interrupted.
     """
-    key = repr((seed, row.pack.sample_ids)).encode()
-    number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
     patches = row.batch.patches
     config = model.config
-    generator = torch.Generator(patches.device).manual_seed(number)
+    generator = _generator(row, seed)
     draws = draw(
         patches.new_empty(row.num_targets, *patches.shape[1:]),
         config.dit_config.cfm_config,
@@ -150,3 +137,20 @@ def draws_for(
         return draws
     pure = torch.rand(row.num_targets, device=patches.device, generator=generator) < pure_noise
     return replace(draws, t=draws.t.masked_fill(pure, 1.0), r=draws.r.masked_fill(pure, 1.0))
+
+
+def heard_for(row: Row, seed: tuple[int | str, ...], most: float) -> Tensor:
+    """(A, P, C) the patches of a pack with noise, of another deviation up to `most` in each.
+
+    The noise follows from the seed and the samples, as in `draws_for`.
+    """
+    patches = row.batch.patches
+    generator = _generator(row, (*seed, "heard"))
+    level = most * patches.new_empty(len(patches), 1, 1).uniform_(generator=generator)
+    return patches + level * torch.empty_like(patches).normal_(generator=generator)
+
+
+def _generator(row: Row, seed: tuple[int | str, ...]) -> torch.Generator:
+    key = repr((seed, row.pack.sample_ids)).encode()
+    number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
+    return torch.Generator(row.batch.patches.device).manual_seed(number)

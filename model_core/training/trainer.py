@@ -21,7 +21,7 @@ from model_core.training.config import TrainerConfig
 from model_core.training.optimizer import clip, norm_of
 from model_core.training.parallel import gradients_of
 from model_core.training.run import Run
-from model_core.training.step import Row, draws_for, row_of
+from model_core.training.step import Row, draws_for, heard_for, row_of
 from model_core.training.stream import PackStream
 from model_core.training.tally import loss_table
 from model_core.voxcpm import VoxCPM
@@ -99,7 +99,10 @@ def train(
                 with gradients_of(run.module, last=row is rows[-1]):
                     seed, done = (config.seed, run.step), run.step / config.steps
                     draws = draws_for(row, model, seed, done, pure_noise=config.pure_noise)
-                    flow, halt = run.module(row, draws)
+                    heard = None
+                    if config.noisy_history:
+                        heard = heard_for(row, seed, config.noisy_history)
+                    flow, halt = run.module(row, draws, heard)
                     total = config.lambda_flow * flow.sum() + config.lambda_stop * halt.sum()
                     if run.loss.strayed is not None:
                         total = total + config.lambda_attention * run.loss.strayed
