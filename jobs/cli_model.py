@@ -205,10 +205,10 @@ def train(
 ) -> None:
     """Train a model on the samples of a corpus, starting from a checkpoint.
 
-    Sequences of different lengths are packed without padding; Ray Train runs a worker on each GPU,
-    Ray reads for them in the background. OUT/checkpoints/last and best are checkpoints in the layout of the
-    releases; OUT/log.jsonl and TensorBoard files tell the losses by layout, the speed and what was
-    left out.
+    Sequences of different lengths are packed without padding; Ray Train runs a worker on each GPU, and
+    Ray's tasks read ahead for them. OUT/checkpoints/last and best are checkpoints in the layout of
+    the releases; OUT/log.jsonl and TensorBoard files tell the losses by layout, the speed and what
+    was left out.
 
     Killed at any moment, the same command goes on at the exact sample; SIGTERM and Ctrl-C save
     first and end with exit code 143. More steps (trainer.steps) go on from the last checkpoint.

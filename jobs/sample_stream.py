@@ -38,7 +38,7 @@ class SampleStream:
     def __init__(
         self, reading: Reading, *, validation_limit: int = 8, background: bool = True
     ) -> None:
-        """validation_limit: packs held out for validation at most; background: through Ray Data.
+        """validation_limit: packs held out for validation at most; background: by Ray's tasks.
 
         Raises `ConfigError` when the corpus has no samples.
         """

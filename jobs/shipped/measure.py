@@ -72,18 +72,28 @@ def main(root: str, checkpoint: str, number: int, cfg: float, steps: int) -> Non
 
 
 def lines_of(corpus: Corpus, split: str, number: int) -> Iterator[Line]:
-    """Texts of a split in the order of their ids, each beside the next clip's voice."""
-    columns = ["target", "text", "split", "layout", "session_id"]
-    rows = corpus.read(SAMPLES, columns).filter(split=split, layout="text")
-    ids = rows.select(pl.col("target").struct.field("clip_id"), "text", "session_id")
-    chosen = ids.filter(pl.col("text").str.len_chars() >= 10).sort("clip_id").head(number)
-    sounds = corpus.read(CLIPS, ["clip_id", "session_id", "duration_s", "audio"])
-    of = {row["clip_id"]: row for row in sounds.to_dicts()}
+    """The longest text of each recording of a split, in the order of their ids, each beside another
+    clip's voice; of what was held out, only texts that no recording of the training says as well.
+    """
+    rows = corpus.read(SAMPLES, ["target", "text", "split", "layout"]).filter(layout="text")
+    rows = rows.with_columns(
+        clip_id=pl.col("target").struct.field("clip_id"),
+        said=pl.col("text").map_elements(lambda text: normalised(text, "en"), pl.String),
+    )
+    sounds = corpus.read(CLIPS, ["clip_id", "recording_id", "session_id", "duration_s", "audio"])
+    seen = rows.filter(split="train")["said"]
+    wanted = rows.filter(split=split).join(sounds, on="clip_id")
+    if split != "train":
+        wanted = wanted.filter(~pl.col("said").is_in(seen.implode()))
+    wanted = wanted.filter(pl.col("text").str.len_chars() >= 10).sort("duration_s", "clip_id")
+    wanted = wanted.unique("recording_id", keep="last").sort("clip_id").head(number)
     long = sounds.filter(pl.col("duration_s").is_between(3, 8)).sort("clip_id")
-    for clip_id, text, session in chosen.iter_rows():
+    for text, clip_id, session, audio in wanted.select(
+        "text", "clip_id", "session_id", "audio"
+    ).iter_rows():
         others = long.filter((pl.col("session_id") == session) & (pl.col("clip_id") != clip_id))
-        voice = others["audio"][0] if others.height else of[clip_id]["audio"]
-        yield Line(text, _wave(of[clip_id]["audio"]), _wave(voice))
+        voice = others["audio"][0] if others.height else audio
+        yield Line(text, _wave(audio), _wave(voice))
 
 
 def spoken(speaker: Synthesizer, lines: Sequence[Line]) -> list[Spoken]:

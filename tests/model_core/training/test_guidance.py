@@ -42,6 +42,7 @@ def strayed(of: Pack, line: list[int], layer: int = 1) -> float:
         start += length
     guided = Guided(PackedCausal().over(of.lengths, torch.device("cpu")), 1, of)
     q = queries[None, None].repeat(1, 4, 1, 1)
+    q[:, 2:] = 0  # those of the other key head read everywhere, as they may
     k = keys[None, None].repeat(1, 2, 1, 1)
     assert guided(layer, q, k, k).shape == q.shape
     return 0.0 if guided.strayed is None else float(guided.strayed)
