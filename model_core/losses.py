@@ -3,7 +3,6 @@
 Shapes: B rows, T positions, N target patches. Source: spec §7 and §8.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from model_core.flow_matching import Draws, draw, flow_loss
 from model_core.sequences import Batch
 from model_core.transformer import Attend, causal
-from model_core.voxcpm import VoxCPM
+from model_core.voxcpm import Hidden, VoxCPM
 
 
 class Losses(NamedTuple):
@@ -32,36 +31,36 @@ def target_losses(
     generator: torch.Generator | None = None,
     positions: Tensor | None = None,
     attend: Attend = causal,
-    attend_base: Attend | None = None,
-    heard: Tensor | None = None,
 ) -> Losses:
     """Teacher-forced losses of the N target patches, row by row: (N,) each, float32.
 
     draws: random numbers for the N targets; drawn here when not given.
     progress: share of training done, in [0, 1]; moves the ranges of the flow's config.
     positions, attend: of rows that hold several sequences; see `VoxCPM.hidden`.
-    attend_base: in the semantic LM, where that is another one.
-    heard: (A, P, C) what the LMs hear at the audio positions, where that is not the batch's patches.
     """
     config = model.config
-    given = batch if heard is None else replace(batch, patches=heard)
-    before = model.shifted(model.hidden(given, attend_base or attend, attend, positions))
-    targets = model.targets(batch, before)
+    before = model.shifted(model.hidden(batch, attend, attend, positions))
     if draws is None:
         draws = draw(
-            targets.patches,
+            batch.patches.new_empty(len(batch.target_index), *batch.patches.shape[1:]),
             config.dit_config.cfm_config,
             progress=progress,
             mean_mode=config.mean_mode,
             generator=generator,
         )
+    return losses_after(model, batch, before, draws)
+
+
+def losses_after(model: VoxCPM, batch: Batch, before: Hidden, draws: Draws) -> Losses:
+    """The same, where the LMs have run. before: their states, shifted."""
+    targets = model.targets(batch, before)
     flow = flow_loss(
         model.estimator,
         targets.mu,
         targets.patches,
         targets.past,
         draws,
-        mean_mode=config.mean_mode,
+        mean_mode=model.config.mean_mode,
     )
     where = batch.target_index
     logits = model.stop_logits(before.semantic.flatten(0, 1)[where]).float()

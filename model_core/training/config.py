@@ -87,8 +87,9 @@ class TrainerConfig:
     """Weight of the flow-matching loss."""
     lambda_stop: float = 1.0
     """Weight of the stop loss."""
-    lambda_attention: float = 0.0
-    """Weight of guided attention (arXiv 1710.08969), for corpora of minutes; 0 leaves it out."""
+    lambda_reading: float = 0.0
+    """Weight of the loss that holds the semantic LM's states to tell the text, for corpora of minutes;
+    0 leaves it out. See `model_core.training.reading`."""
     pure_noise: float = 0.0
     """Share of the target patches, in [0, 1], whose flow starts at pure noise: only there must a
     patch be known from text and past alone. A small corpus makes little of the few that are."""
@@ -124,7 +125,7 @@ class TrainerConfig:
                 raise ConfigError(
                     f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}"
                 )
-        for name in ("lambda_flow", "lambda_stop", "lambda_attention", "noisy_history"):
+        for name in ("lambda_flow", "lambda_stop", "lambda_reading", "noisy_history"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be a number and not negative, got {value}")

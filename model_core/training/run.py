@@ -95,7 +95,7 @@ class Run:
                 part.compile(dynamic=True)
         several = self.world.size > 1
         autocast = half if several and config.parallel == "ddp" else None
-        self.loss = PackLoss(model, autocast=autocast, guided=config.lambda_attention > 0)
+        self.loss = PackLoss(model, autocast=autocast, reading=config.lambda_reading > 0)
         copied = None if several else half
         if copied is not None:
             self.masters = Masters(model, copy_dtype=copied)
@@ -135,8 +135,8 @@ class Run:
         )
         epoch, block, pack = self.position
         line |= {"lr": lr, "grad_norm": grad_norm, "position": [epoch, block, pack]}
-        if self.loss.strayed is not None:
-            line["attention"] = float(self.loss.strayed.detach()) / max(1, own_targets)
+        if self.loss.misread is not None:
+            line["misread"] = float(self.loss.misread.detach()) / max(1, own_targets)
         self.log.write("step", self.step, **line)
         self._tell_skipped()
         return line

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from model_core.flow_matching import Draws, draw
-from model_core.losses import Losses, target_losses
+from model_core.losses import Losses, losses_after
 from model_core.sequences import Batch, Where
 from model_core.training.attention import PackedCausal
-from model_core.training.guidance import Guided
 from model_core.training.packs import Pack
-from model_core.transformer import Attend
+from model_core.training.reading import misread
 from model_core.voxcpm import VoxCPM
 from schemas.samples import LAYOUTS
 
@@ -72,18 +71,18 @@ class PackLoss(nn.Module):
     """A model and its losses on packs: the module that is spread over workers."""
 
     def __init__(
-        self, model: VoxCPM, *, autocast: torch.dtype | None, guided: bool = False
+        self, model: VoxCPM, *, autocast: torch.dtype | None, reading: bool = False
     ) -> None:
         """autocast: type of the products; None where the weights have it themselves.
 
-        guided: whether to measure where the middle layer of the semantic LM reads the text.
+        reading: whether training also measures what the states tell of the text.
         """
         super().__init__()
         self.model = model
         self.autocast = autocast
-        self.guided_layer = len(model.base_lm.layers) // 2 if guided else None
-        self.strayed: Tensor | None = None
-        """Of the last pack: see `Guided`."""
+        self.reading = reading
+        self.misread: Tensor | None = None
+        """Of the last pack: see `model_core.training.reading`."""
         self._attend = PackedCausal()
 
     def forward(self, row: Row, draws: Draws, heard: Tensor | None = None) -> Losses:
@@ -91,23 +90,16 @@ class PackLoss(nn.Module):
 
         heard: (A, P, C) what the LMs hear in the place of the patches.
         """
-        device = row.batch.tokens.device
-        attend: Attend = self._attend.over(row.pack.lengths, device)
-        guided = None
-        if self.guided_layer is not None and self.training:
-            guided = Guided(attend, self.guided_layer, row.pack)
+        model, device = self.model, row.batch.tokens.device
+        attend = self._attend.over(row.pack.lengths, device)
+        given = row.batch if heard is None else replace(row.batch, patches=heard)
+        self.misread = None
         with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            found = target_losses(
-                self.model,
-                row.batch,
-                draws=draws,
-                positions=row.positions,
-                attend=attend,
-                attend_base=guided,
-                heard=heard,
-            )
-        self.strayed = None if guided is None else guided.strayed
-        return found
+            before = model.shifted(model.hidden(given, attend, attend, row.positions))
+            if self.reading and self.training:
+                tokens = model.base_lm.embed_tokens.weight
+                self.misread = misread(before.semantic[0], tokens, row.pack)
+            return losses_after(model, row.batch, before, draws)
 
 
 def draws_for(

@@ -104,8 +104,8 @@ def train(
                         heard = heard_for(row, seed, config.noisy_history)
                     flow, halt = run.module(row, draws, heard)
                     total = config.lambda_flow * flow.sum() + config.lambda_stop * halt.sum()
-                    if run.loss.strayed is not None:
-                        total = total + config.lambda_attention * run.loss.strayed
+                    if run.loss.misread is not None:
+                        total = total + config.lambda_reading * run.loss.misread
                     (total * (world.size / count)).backward()
                     found.append(Losses(flow.detach(), halt.detach()))
             run.step += 1

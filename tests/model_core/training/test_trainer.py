@@ -168,6 +168,22 @@ def test_a_step_is_a_mean_over_targets_however_packs_are_cut(
         assert two["by_layout"].keys() == one["by_layout"].keys()
 
 
+@pytest.mark.parametrize(
+    "settings", [{"lambda_reading": 1.0}, {"pure_noise": 1.0}, {"noisy_history": 1.0}]
+)
+def test_what_helps_a_small_corpus_is_part_of_the_step_and_repeats(
+    tmp_path: Path, settings: dict[str, float]
+) -> None:
+    run(tmp_path / "plain", config(2))
+    run(tmp_path / "helped", config(2, **settings))
+    run(tmp_path / "again", config(2, **settings))
+    plain, helped, again = (weights(tmp_path / name) for name in ("plain", "helped", "again"))
+    assert not same(plain, helped)
+    assert same(helped, again)
+    (line, *_) = lines(tmp_path / "helped")
+    assert ("misread" in line) == ("lambda_reading" in settings)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activation_checkpointing_changes_no_number(tmp_path: Path, precision: str) -> None:
     for name, on in (("kept", False), ("again", True)):
@@ -324,7 +340,7 @@ def test_a_run_lets_itself_be_heard(
         {"mode": "lora"},
         {"precision": "fp8"},
         {"lambda_stop": -1.0},
-        {"lambda_attention": -1.0},
+        {"lambda_reading": -1.0},
         {"pure_noise": 1.5},
         {"sample_every": -1},
     ],
