@@ -25,6 +25,7 @@ from rich.console import Console
 
 from annotators.spoken import spoken_form
 from annotators.text import plain_tokens
+from jobs.curate import PHASE as CURATE
 from pipeline.storage import Corpus, Item, UnitRecord
 from schemas.arrow import CLIPS, RECORDINGS
 from schemas.ids import content_id
@@ -67,14 +68,13 @@ def main(source: str, out: str) -> None:
         for name, uri in recordings.select("recording_id", "uri").iter_rows()
     )
     table = pa.Table.from_pylist(list(found.values()), schema=CLIPS.schema)
-    Corpus(out).commit(
-        "curate",
-        [UnitRecord(unit_id="phrases", attempt=1, items=items, rows={}, seconds={})],
-        {
-            "clips": table,
-            "recordings": recordings.to_arrow().cast(RECORDINGS.schema),
-        },
-    )
+    made = Corpus(out)
+    unit = UnitRecord(unit_id="phrases", attempt=1, items=items, rows={}, seconds={})
+    rows_of = {"clips": table, "recordings": recordings.to_arrow().cast(RECORDINGS.schema)}
+    made.commit(CURATE, [unit], rows_of)
+    for run in corpus.runs():  # which models gave the scores
+        if run["phase"] == CURATE:
+            made.write_json(f"_runs/{run['run']}.json", run)
     Console().print(f"{len(found)} clips and phrases, {seconds.total() / 3600:.2f} h")
 
 

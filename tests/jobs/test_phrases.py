@@ -83,8 +83,11 @@ def phrases(folder: Path, *clips: Clip) -> pl.DataFrame:
     )
     unit = UnitRecord(unit_id="u", attempt=1, items=items, rows={}, seconds={})
     corpus.commit("curate", [unit], {"clips": clips, "recordings": recordings})
+    for name, phase in (("one", "curate"), ("two", "encode")):
+        corpus.write_json(f"_runs/{name}.json", {"run": name, "phase": phase, "started": "2026"})
     main(corpus.root, str(folder / "out"))
     made = Corpus(str(folder / "out"))
+    assert [run["run"] for run in made.runs()] == ["one"], "who gave the scores"
     found = made.read(CLIPS)
     assert set(made.read(RECORDINGS)["recording_id"]) == {one.recording_id for one in clips}
     booked = sum(item.duration_s for unit in made.committed("curate") for item in unit.items)
