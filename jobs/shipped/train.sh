@@ -10,8 +10,6 @@ test -e "$work/prompts/manifest.csv" || python -m jobs.shipped.asterisk_prompts 
 voxquarry curate "$work/prompts/manifest.csv" --out "$work/sounds" --policy "$here/sounds.yaml"
 voxquarry curate "$work/prompts/en.csv" --out "$work/voice" --policy "$here/texts.yaml" \
   --set segmentation.min_s=0.4
-voxquarry mine "$work/voice" --policy "$here/texts.yaml"
-voxquarry annotate "$work/voice" --policy "$here/texts.yaml"
 
 test -e "$work/fresh/config.json" || voxquarry init --size nano --corpus "$work/voice" --out "$work/fresh"
 voxquarry train-vae "$work/sounds" --checkpoint "$work/fresh" --out "$work/heard-1" \
@@ -24,22 +22,33 @@ voxquarry train-vae "$work/voice" --checkpoint "$work/heard-3" --out "$work/hear
   --recipe "$here/audiovae-4.yaml" --policy "$here/texts.yaml"
 test -e "$work/narrow/config.json" ||
   python -m jobs.shipped.narrow_latent "$work/voice" --checkpoint "$work/heard-4" --out "$work/narrow"
-test -e "$work/base/config.json" ||
-  voxquarry init --size nano --vae "$work/narrow" --corpus "$work/voice" --out "$work/base"
 
-voxquarry encode "$work/voice" --checkpoint "$work/base" --policy "$here/texts.yaml"
-voxquarry compose "$work/voice" --checkpoint "$work/base" --policy "$here/texts.yaml" \
-  --set compose.validation_share=0.05 --set compose.stage_2.text=0.7 \
-  --set compose.stage_2.described=0.05 --set compose.stage_2.reference=0 \
-  --set compose.stage_2.described_reference=0.25 --set compose.stage_2.continuation=0
+# What the voice says, word by word and in phrases; then with references and descriptions.
+test -e "$work/phrases/_commits" || python -m jobs.shipped.phrases "$work/voice" "$work/phrases"
+voxquarry filter "$work/phrases" --policy "$here/texts.yaml"
+voxquarry mine "$work/phrases" --policy "$here/texts.yaml"
+voxquarry annotate "$work/phrases" --policy "$here/texts.yaml"
+test -e "$work/base/config.json" ||
+  voxquarry init --size nano --vae "$work/narrow" --corpus "$work/phrases" --out "$work/base"
+voxquarry encode "$work/phrases" --checkpoint "$work/base" --policy "$here/texts.yaml"
 from=$work/base
 for part in 1 2 3; do
-  voxquarry train "$work/voice" --checkpoint "$from" --recipe "$here/voice-$part.yaml" \
+  case $part in
+  3) text=0.5 described=0.05 reference=0.2 both=0.25 ;;
+  *) text=1 described=0 reference=0 both=0 ;;
+  esac
+  voxquarry compose "$work/phrases" --checkpoint "$work/base" --policy "$here/texts.yaml" \
+    --set compose.validation_share=0.04 --set compose.stage_2.text=$text \
+    --set compose.stage_2.described=$described --set compose.stage_2.reference=$reference \
+    --set compose.stage_2.described_reference=$both --set compose.stage_2.continuation=0
+  voxquarry train "$work/phrases" --checkpoint "$from" --recipe "$here/voice-$part.yaml" \
     --out "$work/spoken-$part"
   from=$work/spoken-$part/checkpoints/last
 done
 
 # The decoder learns on while the latents stay; then it takes the place of the first one.
-voxquarry train-vae "$work/voice" --checkpoint "$from" --out "$work/nano" \
+voxquarry train-vae "$work/voice" --checkpoint "$from" --out "$work/heard-5" \
   --recipe "$here/audiovae-5.yaml" --policy "$here/texts.yaml"
-python -m jobs.shipped.measure "$work/voice" --checkpoint "$work/nano"
+voxquarry train-vae "$work/voice" --checkpoint "$work/heard-5" --out "$work/nano" \
+  --recipe "$here/audiovae-6.yaml" --policy "$here/texts.yaml"
+python -m jobs.shipped.measure "$work/phrases" --checkpoint "$work/nano"
