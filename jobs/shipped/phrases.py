@@ -2,8 +2,8 @@
 
     python -m jobs.shipped.phrases CORPUS OUT
 
-Every clip whose given text agrees with what was recognised is also cut into its single words, and
-into runs of two, three and five of them, where the recogniser heard their edges. A phrase keeps its
+Of every clip whose given text agrees with what was recognised, its single words and every run of
+two, three and five of them are cut out, where the recogniser heard their edges. A phrase keeps its
 clip's recording and scores; its text is in lower case and without the marks at its ends, since it
 stands in the middle of something. Texts have their numbers spelled; clips whose text was only
 recognised are left out, since a wrong word is learnt like a right one.
@@ -32,7 +32,7 @@ from schemas.ids import content_id
 from schemas.rows import Wave
 
 RUNS = (1, 2, 3, 5)
-"""Words of a phrase: each of these parts the whole clip anew."""
+"""Words of a phrase."""
 SHORTEST_S = 0.3
 AROUND_S = 0.06
 """An edge is moved by at most this to where it is most quiet: the recogniser's times are rough."""
@@ -85,13 +85,12 @@ def phrases_of(clip: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cuts = [0, *(_quietest(wave, rate, at) for at in said.cuts_s[1:-1]), 0]
         cuts[0], cuts[-1] = (round(at * rate) for at in (said.cuts_s[0], said.cuts_s[-1]))
         for run in RUNS:
-            for first in range(0, len(said.words), run):
-                last = min(first + run, len(said.words))
-                start, end = cuts[first], cuts[last]
-                known = end - start == len(wave) or last - first < min(run, len(said.words))
-                if known or end - start < SHORTEST_S * rate:
-                    continue
-                yield _phrase(clip, wave[start:end], start, " ".join(said.words[first:last]))
+            for first in range(len(said.words) - run + 1):
+                start, end = cuts[first], cuts[first + run]
+                whole = end - start == len(wave)
+                if not whole and end - start >= SHORTEST_S * rate:
+                    text = " ".join(said.words[first : first + run])
+                    yield _phrase(clip, wave[start:end], start, text)
 
 
 def certain(clip: dict[str, Any]) -> Iterator[Said]:
