@@ -32,9 +32,9 @@ test -e "$work/base/config.json" ||
   voxquarry init --size nano --vae "$work/narrow" --corpus "$work/phrases" --out "$work/base"
 voxquarry encode "$work/phrases" --checkpoint "$work/base" --policy "$here/texts.yaml"
 from=$work/base
-for part in 1 2 3; do
+for part in 1 2 3 4; do
   case $part in
-  3) text=0.5 described=0.05 reference=0.2 both=0.25 ;;
+  [34]) text=0.5 described=0.05 reference=0.2 both=0.25 ;;
   *) text=1 described=0 reference=0 both=0 ;;
   esac
   voxquarry compose "$work/phrases" --checkpoint "$work/base" --policy "$here/texts.yaml" \
@@ -51,4 +51,4 @@ voxquarry train-vae "$work/voice" --checkpoint "$from" --out "$work/heard-5" \
   --recipe "$here/audiovae-5.yaml" --policy "$here/texts.yaml"
 voxquarry train-vae "$work/voice" --checkpoint "$work/heard-5" --out "$work/nano" \
   --recipe "$here/audiovae-6.yaml" --policy "$here/texts.yaml"
-python -m jobs.shipped.measure "$work/phrases" --checkpoint "$work/nano"
+python -m jobs.shipped.measure "$work/phrases" --checkpoint "$work/nano" --cfg 3
