@@ -71,10 +71,10 @@ def main(source: str, out: str) -> None:
     made = Corpus(out)
     unit = UnitRecord(unit_id="phrases", attempt=1, items=items, rows={}, seconds={})
     rows_of = {"clips": table, "recordings": recordings.to_arrow().cast(RECORDINGS.schema)}
-    made.commit(CURATE, [unit], rows_of)
     for run in corpus.runs():  # which models gave the scores
         if run["phase"] == CURATE:
             made.write_json(f"_runs/{run['run']}.json", run)
+    made.commit(CURATE, [unit], rows_of)
     Console().print(f"{len(found)} clips and phrases, {seconds.total() / 3600:.2f} h")
 
 
