@@ -139,3 +139,16 @@ def test_a_text_that_was_only_recognised_is_left_out(tmp_path: Path) -> None:
         tmp_path, clip("a", "karma", "karma", source="asr"), clip("b", "comma", "karma")
     )
     assert found["text"].to_list() == ["comma"]
+
+
+def test_a_word_that_is_written_as_one_and_said_as_two_is_in_no_phrase(tmp_path: Path) -> None:
+    found = phrases(tmp_path, clip("a", "press 21 or hold", "press 21 or hold"))
+    assert sorted(found["text"]) == ["hold", "or", "or hold", "press", "press twenty-one or hold"]
+
+
+def test_what_is_too_short_to_hear_is_no_phrase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.shipped.phrases.SHORTEST_S", 0.5)
+    found = phrases(tmp_path, clip("a", "press or hold", "press or hold"))
+    assert sorted(found["text"]) == ["or hold", "press or", "press or hold"]
