@@ -11,6 +11,8 @@ read, not of where.
 Shapes: T positions of a pack, D channels, V tokens; n target patches, N text tokens of a sequence.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,14 +25,23 @@ GUIDED = ("text", "reference")
 """Layouts whose text is what their target patches say, all of it, and no description before it."""
 
 
-def misread(before: Tensor, embedding: Tensor, pack: Pack) -> Tensor:
-    """Divergence (nats) of what states tell of the text from what is there, summed over patches.
+class Misread(NamedTuple):
+    """How far the states of a pack are from telling its text."""
+
+    nats: Tensor
+    """Divergence from what is there, summed over the patches."""
+    patches: int
+    """Those that were scored."""
+
+
+def misread(before: Tensor, embedding: Tensor, pack: Pack) -> Misread:
+    """Divergence of what states tell of the text from what is there.
 
     before: (T, D) semantic states that are known before each position; embedding: (V, D) of the
     tokens, by which the states are scored. Only sequences of the layouts in `GUIDED` count.
     """
     total = before.new_zeros((), dtype=torch.float32)
-    start = 0
+    start = scored = 0
     for length, layout in zip(pack.lengths, pack.layouts, strict=True):
         span = slice(start, start + length)
         start += length
@@ -46,8 +57,9 @@ def misread(before: Tensor, embedding: Tensor, pack: Pack) -> Tensor:
         spread = wanted.new_zeros(len(targets), len(embedding))
         spread.index_add_(1, tokens.to(before.device), wanted)
         scores = before[span][targets.to(before.device)] @ embedding.T
+        scored += len(targets)
         total = total + F.kl_div(scores.float().log_softmax(-1), spread, reduction="sum")
-    return total
+    return Misread(total, scored)
 
 
 def diagonal(patches: int, tokens: int) -> Tensor:

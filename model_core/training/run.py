@@ -123,8 +123,8 @@ class Run:
             for sample in row.pack.skipped:
                 logger.warning("sample %s was left out: %s", sample.sample_id, sample.reason)
 
-    def tell(self, *, lr: float, grad_norm: float, own_targets: int) -> dict[str, Any]:
-        """Write the line of a step. own_targets: target patches of this worker's last step."""
+    def tell(self, *, lr: float, grad_norm: float) -> dict[str, Any]:
+        """Write the line of a step."""
         vae = self.vae.config
         line = self.tally.summary(
             self.world,
@@ -135,8 +135,9 @@ class Run:
         )
         epoch, block, pack = self.position
         line |= {"lr": lr, "grad_norm": grad_norm, "position": [epoch, block, pack]}
-        if self.loss.misread is not None:
-            line["misread"] = float(self.loss.misread.detach()) / max(1, own_targets)
+        read = self.loss.misread
+        if read is not None and read.patches:  # of this worker's last pack
+            line["misread"] = float(read.nats.detach()) / read.patches
         self.log.write("step", self.step, **line)
         self._tell_skipped()
         return line

@@ -15,7 +15,7 @@ from model_core.losses import Losses, losses_after
 from model_core.sequences import Batch, Where
 from model_core.training.attention import PackedCausal
 from model_core.training.packs import Pack
-from model_core.training.reading import misread
+from model_core.training.reading import Misread, misread
 from model_core.voxcpm import VoxCPM
 from schemas.samples import LAYOUTS
 
@@ -81,7 +81,7 @@ class PackLoss(nn.Module):
         self.model = model
         self.autocast = autocast
         self.reading = reading
-        self.misread: Tensor | None = None
+        self.misread: Misread | None = None
         """Of the last pack: see `model_core.training.reading`."""
         self._attend = PackedCausal()
 

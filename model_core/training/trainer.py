@@ -105,7 +105,7 @@ def train(
                     flow, halt = run.module(row, draws, heard)
                     total = config.lambda_flow * flow.sum() + config.lambda_stop * halt.sum()
                     if run.loss.misread is not None:
-                        total = total + config.lambda_reading * run.loss.misread
+                        total = total + config.lambda_reading * run.loss.misread.nats
                     (total * (world.size / count)).backward()
                     found.append(Losses(flow.detach(), halt.detach()))
             run.step += 1
@@ -151,7 +151,7 @@ def train(
                 progress(Step(run.step, config.steps, loss, positions / max(seconds, 1e-9)))
 
             if run.step % config.log_every == 0:
-                run.tell(lr=float(lr), grad_norm=grad_norm, own_targets=rows[-1].num_targets)
+                run.tell(lr=float(lr), grad_norm=grad_norm)
             saves = run.step % config.save_every == 0 or run.step == config.steps
             judged = None
             if saves or run.step % config.validate_every == 0:

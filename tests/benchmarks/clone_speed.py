@@ -111,12 +111,13 @@ def measured(
 ) -> dict[str, Any]:
     """Make the clones, a warm-up before; batch_size None: one attempt at a time."""
     cuda = options.device == "cuda"
+    half = cuda or options.size == "2B"  # in float32 its weights alone are 9 GB
     config = SpeakingConfig(
         candidates=options.candidates if batch_size else 1,
         num_steps=options.num_steps,
         longest=options.longest,
         device=options.device,
-        dtype="bfloat16" if cuda else "float32",
+        dtype="bfloat16" if half else "float32",
         threads=1 if cuda else CORES,
         batch_size=batch_size or 1,
     )
@@ -138,7 +139,8 @@ def measured(
     assert cloner is not None
     if options.checkpoint is None:
         never_ending(cloner)
-    judging_.process(marking.process(speaking.process(voices.process(clones[:1]))))
+    warm_up = [replace(clones[0], text="Yes.", expected_s=0.5)]
+    judging_.process(marking.process(speaking.process(voices.process(warm_up))))
     parts = Parts(cuda)
     vae = cloner._synthesizer.vae
     parts.watch(vae, "decode", "AudioVAE decode")
