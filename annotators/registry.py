@@ -24,7 +24,7 @@ from schemas.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["vad", "asr", "mos", "speaker", "expert", "sentence", "model"]
+Kind = Literal["vad", "music", "separator", "asr", "mos", "speaker", "expert", "sentence", "model"]
 Origin = Literal["path", "package", "hub"]
 
 _HASH_BLOCK = 1 << 20
@@ -91,6 +91,19 @@ _KNOWN: dict[str, KnownModel] = {
             kind="vad",
             package="silero_vad",
             inside="data/silero_vad_16k_sequence.onnx",
+        ),
+        KnownModel(
+            name="music",
+            kind="music",
+            package="annotators",
+            inside="shipped/music",
+            files=("music.onnx",),
+        ),
+        KnownModel(
+            name="htdemucs",
+            kind="separator",
+            hub="adefossez/HTDemucs",
+            files=("htdemucs.yaml", "955717e8.safetensors"),
         ),
         KnownModel(
             name="dnsmos",

@@ -1,15 +1,15 @@
 """The curate phase: raw recordings in, measured and transcribed clips out.
 
-    read chunk → [source separation] → VAD → segmentation → signal → transcription → alignment
-    → edges → text checks → DNSMOS → speaker → encoding → recordings, clips, quarantine
-
-Source separation has its place right behind the reading; it is not built yet.
+read chunk → music → separation → VAD → segmentation → residue → signal → transcription
+→ alignment → edges → text checks → DNSMOS → speaker → encoding → recordings, clips, quarantine
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
 from typing import Any
 
+from annotators.demucs import hears_stereo
 from annotators.registry import ResolvedModel, resolve
 from pipeline.audio import ChunkPlan, read_chunk
 from pipeline.engine import EngineConfig
@@ -21,7 +21,9 @@ from stages.alignment import Alignment, AlignmentConfig
 from stages.dnsmos import DnsmosConfig, DnsmosStage
 from stages.edges import Edges, EdgesConfig
 from stages.encoding import Encoding, EncodingConfig
+from stages.music import MusicConfig, MusicStage, Residue
 from stages.segmentation import Segmentation, SegmentationConfig
+from stages.separation import Separation, SeparationConfig
 from stages.signal import Signal, SignalConfig
 from stages.speaker import Speaker, SpeakerConfig
 from stages.text_checks import TextChecks, TextChecksConfig
@@ -54,6 +56,8 @@ class CurateConfig:
 
     engine: EngineConfig = field(default_factory=EngineConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    music: MusicConfig = field(default_factory=MusicConfig)
+    separation: SeparationConfig = field(default_factory=SeparationConfig)
     vad: VadConfig = field(default_factory=VadConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     signal: SignalConfig = field(default_factory=SignalConfig)
@@ -70,17 +74,23 @@ class CurateConfig:
         unknown = sorted(set(self.engine.placement) - stages)
         if unknown:
             raise ConfigError(f"engine.placement names stages that do not exist: {unknown}")
+        if self.separation.mode == "auto" and self.music.model is None:
+            raise ConfigError(
+                "separation.mode=auto needs a music.model; without one: always or off"
+            )
 
 
 def curate_phase(config: CurateConfig) -> Phase:
     """The stages in their order, and the tables that they fill."""
     return Phase(
         name=PHASE,
-        read=read_item,
+        read=partial(read_item, separation=config.separation),
         stages=(
-            # Source separation comes here, on the chunk, before anything is measured.
+            MusicStage(config.music),
+            Separation(config.separation, config.vad.model),
             Vad(config.vad),
             Segmentation(config.segmentation),
+            Residue(config.music),
             Signal(config.signal),
             Transcription(config.transcription),
             Alignment(config.alignment),
@@ -96,11 +106,17 @@ def curate_phase(config: CurateConfig) -> Phase:
     )
 
 
-def read_item(plan: ChunkPlan | Broken) -> Chunk:
+def read_item(plan: ChunkPlan | Broken, *, separation: SeparationConfig) -> Chunk:
     """An item of the plan as audio. Raises the `DataError` of a source that has none."""
     if isinstance(plan, Broken):
         raise plan.error
-    return read_chunk(plan)
+    stereo = separation.mode != "off" and _in_stereo(separation.model)
+    return read_chunk(plan, stereo=stereo)
+
+
+@cache
+def _in_stereo(model: str) -> bool:
+    return hears_stereo(resolve(model).path)
 
 
 def tables_of(plan: ChunkPlan | Broken, chunk: Chunk | None) -> Mapping[str, Sequence[Any]]:
@@ -129,6 +145,8 @@ def seconds_of(chunk: Chunk) -> float:
 def model_names(config: CurateConfig) -> list[tuple[str, str]]:
     """(stage, model name or path) for every model that the settings ask for."""
     names = [
+        ("music", config.music.model),
+        ("separation", None if config.separation.mode == "off" else config.separation.model),
         ("vad", config.vad.model),
         ("transcription", config.transcription.model),
         ("transcription", config.transcription.second_model),

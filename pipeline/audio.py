@@ -98,8 +98,28 @@ class Mono:
         return tuple(found)
 
 
-def read_chunk(plan: ChunkPlan) -> Chunk:
+class Pair:
+    """Both channels of a stereo recording, at most at 48 kHz."""
+
+    def __init__(self, native_rate: int) -> None:
+        rate = min(native_rate, MAX_RATE)
+        self._stream = (
+            soxr.ResampleStream(native_rate, rate, 2, dtype="float32")
+            if native_rate != rate
+            else None
+        )
+
+    def add(self, block: Block, *, last: bool = False) -> Wave:
+        """(samples, 2) of each, as `Mono` resamples their sum."""
+        if self._stream is None:
+            return np.asarray(block, np.float32)
+        return np.asarray(self._stream.resample_chunk(block, last=last), np.float32)
+
+
+def read_chunk(plan: ChunkPlan, *, stereo: bool = False) -> Chunk:
     """Decode a chunk. Sample-exact and the same at every call.
+
+    stereo: keep both channels of a stereo recording too, beside their mean.
 
     Raises `EmptyAudio`, `TooShortAudio`, `NonFiniteAudio`, `UndecodableAudio` where it is no
     longer what the survey found, or what `open_decoder` raises.
@@ -107,11 +127,20 @@ def read_chunk(plan: ChunkPlan) -> Chunk:
     with open_decoder(plan.source.uri) as decoder:
         start, stop, lead = _native(plan, decoder.sample_rate)
         mono = Mono(decoder, start)
-        parts = [mono.add(block) for block in decoder.blocks(start, stop, plan.mark)]
-        parts.append(mono.add(np.zeros((0, decoder.channels), np.float32), last=True))
+        pair = Pair(decoder.sample_rate) if stereo and decoder.channels == 2 else None
+        parts, sides = [], []
+        for block in decoder.blocks(start, stop, plan.mark):
+            parts.append(mono.add(block))
+            if pair is not None:
+                sides.append(pair.add(block))
+        end = np.zeros((0, decoder.channels), np.float32)
+        parts.append(mono.add(end, last=True))
+        if pair is not None:
+            sides.append(pair.add(end, last=True))
         recording = plan.recording or recording_of(plan, decoder, mono)
     planned = None if plan.end_sample is None else plan.end_sample - plan.start_sample
-    wave = np.concatenate(parts)[lead : None if planned is None else lead + planned]
+    kept = slice(lead, None if planned is None else lead + planned)
+    wave = np.concatenate(parts)[kept]
     del parts
     if not wave.size:
         raise EmptyAudio(f"{plan.source.uri} decodes to no samples")
@@ -125,7 +154,8 @@ def read_chunk(plan: ChunkPlan) -> Chunk:
             f"{recording.duration_s:.3f} s of audio, the shortest usable is {SHORTEST_S} s"
         )
     # A float file may swing beyond full scale; the models and FLAC end there.
-    wave = np.clip(wave / (plan.num_active or mono.active), -1.0, 1.0)
+    num_active = plan.num_active or mono.active
+    wave = np.clip(wave / num_active, -1.0, 1.0)
     return Chunk(
         recording=recording,
         index=plan.index,
@@ -133,6 +163,7 @@ def read_chunk(plan: ChunkPlan) -> Chunk:
         sample_rate=plan.sample_rate,
         wave=wave,
         wave_16k=at_model_rate(wave, plan.sample_rate),
+        stereo=np.concatenate(sides)[kept] if sides and num_active == 2 else None,
         flags=recording.flags,
     )
 

@@ -150,7 +150,14 @@ class Clip:
     level_dbfs: float | None = None
     """RMS level of the speech."""
     music: float | None = None
-    """Null until the separation stage measures it."""
+    """Mean probability of music in the recording, before any separation; null where not measured."""
+    separated_by: str | None = None
+    """Name and hash of the model that took the background out; null where none did."""
+    music_left: float | None = None
+    """`music` of what the separation left; null where there was none."""
+    speech_kept: float | None = None
+    """Share of the recording's voice activity, within the clip and half a second around it, that is
+    still there after separation; null where there was none."""
     dnsmos_sig: float | None = None
     dnsmos_bak: float | None = None
     dnsmos_ovrl: float | None = None
@@ -179,6 +186,18 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Separated:
+    """What was done to a chunk before anything else was measured."""
+
+    spans: tuple[Span, ...]
+    """Where the background was taken out; seconds from the start of the chunk."""
+    by: str
+    """Name and hash of the model."""
+    speech: tuple[Span, ...]
+    """Voice activity of the recording in these spans, before the separation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
     """At most ten minutes of one recording, with its clips nested until the write.
 
@@ -194,6 +213,11 @@ class Chunk:
     wave: Wave = field(repr=False)
     wave_16k: Wave = field(repr=False)
     """What the models hear."""
+    stereo: Wave | None = field(default=None, repr=False)
+    """(samples, 2): both channels of a stereo recording, until separation, where that wants them."""
+    music: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """Probability of music in the recording, one value for every `annotators.music.FRAME_S`."""
+    separated: Separated | None = None
     speech: tuple[Span, ...] = ()
     """Voice activity, seconds from the start of the chunk."""
     clips: tuple[Clip, ...] = ()

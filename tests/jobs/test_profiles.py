@@ -22,16 +22,19 @@ def test_the_embedded_profile_is_one_pool_without_gpu() -> None:
     assert dict(model_names(config))["speaker"] == "ge2e"
 
 
-def test_the_cluster_profile_gives_the_recogniser_gpus_and_fuses_the_rest() -> None:
+def test_the_cluster_profile_gives_its_dear_models_gpus_and_fuses_the_rest() -> None:
     config = load_profile("cluster", [], Settings)
     pools = [(name, [stage.name for stage in s]) for name, s in pools_of(curate_phase(config))]
     assert pools == [
-        ("cpu", ["vad", "segmentation", "signal"]),
+        ("cpu", ["music"]),
+        ("separation", ["separation"]),
+        ("cpu", ["vad", "segmentation", "residue", "signal"]),
         ("gpu", ["transcription"]),
         ("cpu", ["alignment", "edges", "text_checks", "dnsmos", "speaker", "encoding"]),
     ]
     assert config.engine.pools["gpu"].num_gpus > 0
-    assert config.transcription.device == "cuda"
+    assert config.engine.pools["separation"].num_gpus > 0
+    assert config.transcription.device == config.separation.device == "cuda"
 
 
 def test_the_cluster_profile_encodes_on_the_gpu_what_cpus_have_decoded() -> None:

@@ -105,6 +105,28 @@ def test_a_rate_above_48k_is_brought_down_whatever_the_blocks(
     np.testing.assert_array_equal(chunk_of(path).wave, whole.wave)
 
 
+def test_both_sides_of_a_stereo_recording_are_kept_on_request(
+    tmp_path: Path, devset: Path, speech: np.ndarray
+) -> None:
+    path = tmp_path / "wide.wav"
+    sides = np.stack([speech, 0.5 * speech[::-1]], axis=1)
+    soundfile.write(path, sides, 16_000, subtype="FLOAT")
+    plans = survey(source(path), 600.0).chunks
+    (chunk,) = (read_chunk(plan, stereo=True) for plan in plans)
+    assert chunk.stereo is not None
+    np.testing.assert_array_equal(chunk.stereo, sides)
+    np.testing.assert_allclose(chunk.wave, sides.mean(axis=1), atol=1e-6)
+    assert chunk_of(path).stereo is None
+    high = survey(source(devset / "bad" / "hires_192k_stereo.flac"), 600.0).chunks[0]
+    brought_down = read_chunk(high, stereo=True)
+    assert brought_down.stereo is not None
+    assert brought_down.stereo.shape == (brought_down.wave.size, 2)
+    np.testing.assert_allclose(brought_down.stereo.mean(axis=1), brought_down.wave, atol=1e-5)
+    soundfile.write(path, np.stack([speech, 0 * speech], axis=1), 16_000, subtype="FLOAT")
+    one_sided = survey(source(path), 600.0).chunks[0]
+    assert read_chunk(one_sided, stereo=True).stereo is None, "the other side is silent"
+
+
 def test_bad_inputs_end_as_expected(devset: Path) -> None:
     """Every file that must not pass is named by an error; the others decode."""
     errors = {
