@@ -103,6 +103,21 @@ def test_clips_hold_the_audio_that_their_times_name(corpus: Corpus) -> None:
         assert len(stored) / rate == pytest.approx(clip["duration_s"], abs=1e-6)
 
 
+def test_music_is_heard_where_it_plays(corpus: Corpus) -> None:
+    names = corpus.read(RECORDINGS, ["recording_id", "uri"]).with_columns(
+        name=pl.col("uri").str.split("/").list.last()
+    )
+    clips = corpus.read(CLIPS, ["recording_id", "music", "separated_by"])
+    by_name = dict(
+        clips.join(names, on="recording_id").group_by("name").agg(pl.mean("music")).rows()
+    )
+    assert by_name["en_allison_s1__music5.flac"] > 0.5
+    for name in ("en_allison_s1.flac", "es_allison_s1.flac", "fr_june_s1.flac"):
+        assert by_name[name] < 0.05
+    assert clips["music"].null_count() == 0
+    assert clips["separated_by"].null_count() == clips.height, "nobody asked for separation"
+
+
 def test_given_transcripts_win_where_they_agree(corpus: Corpus) -> None:
     names = corpus.read(RECORDINGS, ["recording_id", "uri"]).with_columns(
         name=pl.col("uri").str.split("/").list.last()

@@ -37,6 +37,13 @@ def test_the_cluster_profile_gives_its_dear_models_gpus_and_fuses_the_rest() -> 
     assert config.transcription.device == config.separation.device == "cuda"
 
 
+def test_nothing_is_separated_by_ear_without_an_ear() -> None:
+    for bare in ("off", "always"):
+        load_profile("embedded", ["music.model=null", f"separation.mode={bare}"], Settings)
+    with pytest.raises(ConfigError, match=r"needs a music\.model"):
+        load_profile("embedded", ["music.model=null", "separation.mode=auto"], Settings)
+
+
 def test_the_cluster_profile_encodes_on_the_gpu_what_cpus_have_decoded() -> None:
     config = load_profile("cluster", [], Settings)
     phase = encode_phase(config.latents, "checkpoint", "hash", config.engine.placement)
