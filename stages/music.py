@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +31,8 @@ class MusicConfig:
             raise ConfigError(f"music.threads must be at least 1, got {self.threads}")
 
 
-class MusicStage:
-    """Fills `Chunk.music`."""
-
-    name = "music"
+class _Listener:
+    """What both stages here start with."""
 
     def __init__(self, config: MusicConfig) -> None:
         self.config = config
@@ -44,7 +41,15 @@ class MusicStage:
     def setup(self) -> None:
         """Open the model. Raises ModelLoadError."""
         if self.config.model is not None:
-            self._model = _opened(self.config.model, self.config.threads)
+            place = resolve(self.config.model).path
+            file = place / "music.onnx" if place.is_dir() else place
+            self._model = Music(file, threads=self.config.threads)
+
+
+class MusicStage(_Listener):
+    """Fills `Chunk.music`."""
+
+    name = "music"
 
     def process(self, batch: Sequence[Chunk]) -> list[Chunk]:
         """Return the chunks with where music plays."""
@@ -53,19 +58,10 @@ class MusicStage:
         return [replace(chunk, music=self._model.probs(chunk.wave_16k)) for chunk in batch]
 
 
-class Residue:
+class Residue(_Listener):
     """Fills what clips tell of music and separation: `music`, `music_left`, `speech_kept`."""
 
     name = "residue"
-
-    def __init__(self, config: MusicConfig) -> None:
-        self.config = config
-        self._model: Music | None = None
-
-    def setup(self) -> None:
-        """Open the model. Raises ModelLoadError."""
-        if self.config.model is not None:
-            self._model = _opened(self.config.model, self.config.threads)
 
     def process(self, batch: Sequence[Chunk]) -> list[Chunk]:
         """Return the chunks with their clips' scores."""
@@ -95,8 +91,3 @@ def residue(chunk: Chunk, clip: Clip, left: npt.NDArray[np.float32] | None) -> C
         music_left=None if left is None else mean_of(left, here),
         speech_kept=shared_s(before, chunk.speech) / spoken_s if spoken_s else None,
     )
-
-
-def _opened(name: str, threads: int) -> Music:
-    place: Path = resolve(name).path
-    return Music(place / "music.onnx" if place.is_dir() else place, threads=threads)
