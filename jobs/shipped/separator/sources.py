@@ -37,7 +37,7 @@ class Origin:
     pip: bool = False
 
 
-_SOUNDS = "usr/share/asterisk/sounds"
+_SOUNDS, _GAMES = "usr/share/asterisk/sounds", "usr/share/games"
 _BY_SA, _DIGIUM = "CC-BY-SA-3.0", "funded by Digium"
 ORIGINS = (
     Origin("speech", "june", f"{_SOUNDS}/fr_CA_f_June/**/*.g722", _BY_SA, f"June Wallack, {_DIGIUM}"),
@@ -67,6 +67,28 @@ ORIGINS = (
         _BY_SA,
         "Paul Shuler (Macroform), Manolo Camp, Reno Project, of opsound.org",
     ),
+    Origin("music", "singularity", f"{_GAMES}/singularity/music/**/*.ogg", _BY_SA, "Max McCracken"),
+    Origin(
+        "music",
+        "hyperrogue",
+        "usr/share/hyperrogue/music/hr*-*.ogg",
+        _BY_SA,
+        "Shawn Parrotte, Lincoln Domina, Will Savino, of HyperRogue",
+    ),
+    Origin(
+        "music",
+        "flare",
+        f"{_GAMES}/flare/mods/fantasycore/music/*_theme.ogg",
+        _BY_SA,
+        "Clint Bellanger and others, of Flare",
+    ),
+    Origin(
+        "music",
+        "unknown_horizons",
+        "usr/share/unknown-horizons/content/audio/music/**/*.ogg",
+        _BY_SA,
+        "Unknown Horizons Team",
+    ),
     Origin(
         "music",
         "immich",
@@ -82,6 +104,7 @@ HELD_OUT = (
     *("allison", "allison_es", "macroform-cold_day", "reno_project-system"),
     *("calm_acoustic_1", "happy_electronic_1", "tender_acoustic_2"),
     *("energetic_electronic_2", "nostalgic_acoustic_1"),
+    *("Nebula", "hr3-desert", "hr-savino-ocean", "town_theme", "uh_gameplay3"),
 )
 """Speakers and tracks that only the measuring hears; those of the development set are among them."""
 
