@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 Wave = NDArray[np.float32]
 RATE = 16_000
 
-SNR_DB = (-5.0, 20.0)
+SNR_DB = (-5.0, 15.0)
 LEVEL_DBFS = (-38.0, -14.0)
 SPEEDS = (0.82, 1.22)
 ROOM_S = (0.1, 0.7)
 """Reverberation times."""
-CLEAN, WORDLESS, WITH_NOISE, IN_A_ROOM, NARROW = 0.15, 0.08, 0.3, 0.3, 0.25
+CLEAN, WORDLESS, WITH_NOISE, IN_A_ROOM, NARROW = 0.1, 0.06, 0.2, 0.2, 0.2
 """Shares: nothing below the speech; no speech; noise below, beside or in the place of music; ..."""
 
 
