@@ -5,6 +5,7 @@ sound, then the words that a recogniser hears; voice and quality only of the att
 fewest errors.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -98,18 +99,19 @@ def best(candidates: Sequence[Candidate], config: JudgingConfig) -> int:
     """Which attempt is kept.
 
     Those that the model ended come before those that were cut; then the lowest CER; among about
-    equal ones the highest cosine; among about equal ones the highest DNSMOS; then the lower CER and
-    the first. What was not measured counts as worst.
+    equal ones the highest cosine; among about equal ones the highest DNSMOS; then the lower CER, the
+    higher cosine and the first. What was not measured counts as worst.
     """
     running = fewest_errors(candidates, config.near_cer)
     cosines = {i: _or_worst(candidates[i].cosine) for i in running}
     highest = max(cosines.values())
     running = [i for i in running if cosines[i] >= highest - config.near_cosine]
-    return min(running, key=lambda i: (-_or_worst(candidates[i].dnsmos_ovrl), candidates[i].cer, i))
+    quality = {i: _or_worst(candidates[i].dnsmos_ovrl) for i in running}
+    return min(running, key=lambda i: (-quality[i], candidates[i].cer, -cosines[i], i))
 
 
 def _or_worst(score: float | None) -> float:
-    return -1.0 if score is None else score
+    return -math.inf if score is None else score
 
 
 def cosine_of(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float:

@@ -52,6 +52,8 @@ def one(
         # What was not measured is worst.
         ([one(0.1, None, None), one(0.1, 0.2, 1.0)], 1),
         ([one(1.0, None, None)], 0),
+        ([one(0.1, None, 3.0), one(0.1, -1.0, 3.0)], 1),
+        ([one(0.1, 0.80, 3.0), one(0.1, 0.81, 3.0)], 1),
     ],
 )
 def test_the_attempt_with_the_fewest_errors_then_the_likest_then_the_cleanest_is_kept(
