@@ -6,10 +6,10 @@ beside them tells how well it hears. Only numpy, scipy and onnxruntime are neede
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from annotators.mel import mel_filters, power_spectrogram
 from annotators.threads import onnx_session
@@ -29,7 +29,8 @@ class Music:
     """Probability of music, four times a second."""
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        """path: the network in ONNX. Raises ModelLoadError."""
+        """path: the network in ONNX, or a folder with `music.onnx`. Raises ModelLoadError."""
+        path = path / "music.onnx" if path.is_dir() else path
         self._session = onnx_session(path, threads=threads)
         names = {value.name for value in self._session.get_inputs()}
         if names != {"features"}:
@@ -41,8 +42,8 @@ class Music:
         if not frames:
             return np.zeros(0, np.float32)
         (scores,) = self._session.run(["music"], {"features": features(wave)[None]})
-        found: Any = np.asarray(scores, np.float32).reshape(-1)[:frames]
-        return np.asarray(1 / (1 + np.exp(-found)), np.float32)
+        found: F32 = expit(np.asarray(scores, np.float32).reshape(-1)[:frames])
+        return found
 
 
 def features(wave: Wave) -> F32:

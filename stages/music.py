@@ -41,9 +41,7 @@ class _Listener:
     def setup(self) -> None:
         """Open the model. Raises ModelLoadError."""
         if self.config.model is not None:
-            place = resolve(self.config.model).path
-            file = place / "music.onnx" if place.is_dir() else place
-            self._model = Music(file, threads=self.config.threads)
+            self._model = Music(resolve(self.config.model).path, threads=self.config.threads)
 
 
 class MusicStage(_Listener):

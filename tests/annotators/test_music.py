@@ -15,7 +15,7 @@ AUDIO = Path(__file__).parents[1] / "data" / "devset" / "audio"
 
 @pytest.fixture(scope="module")
 def detector() -> Music:
-    return Music(resolve("music").path / "music.onnx")
+    return Music(resolve("music").path)
 
 
 def read(name: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What separation does for speech under music that training never heard, and what it costs.
 
-    python -m tests.benchmarks.bench_separation sources
+    python -m tests.benchmarks.bench_separation sources --separator FOLDER
 
 `sources` is what jobs.shipped.separator.sources wrote; its held-out speakers and tracks are mixed here.
 Word errors are those of tiny.en on the utterances of the bundled English recordings under the same tracks.
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables. Exit code 1 when a bar is missed."""
     parser = argparse.ArgumentParser(prog="bench_separation", description=__doc__.split("\n")[0])
     parser.add_argument("sources", type=Path)
-    parser.add_argument("--separator", default="small-speech", help="name or folder")
+    parser.add_argument("--separator", required=True, help="name or folder")
     parser.add_argument("--detector", default="music", help="name or folder")
     parser.add_argument("--mixtures", type=int, default=40, help="of each kind")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
@@ -82,8 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"[bold]Machine[/bold]  {machine()['cpu']}, one core, {machine()['date']}")
     busy = busy_cores()
     separator = Separator(resolve(options.separator).path)
-    place = resolve(options.detector).path
-    detector = Music(place / "music.onnx" if place.is_dir() else place)
+    detector = Music(resolve(options.detector).path)
     held = HeldOut(options.sources)
     found: dict[str, Any] = {"machine": machine(), "busy_before": busy}
     found["distortion"] = distortion(separator, held, options.mixtures, console)
@@ -129,19 +128,10 @@ def distortion(
             "better": float(np.mean(better)),
             "bak": float(mean[3] - mean[2]),
         }
-        table.add_row(
-            key,
-            *(("–", f"{mean[1]:.1f}", "–", "–") if snr is None else ()),
-            *(
-                ()
-                if snr is None
-                else (
-                    *(f"{mean[0]:.1f}", f"{mean[1]:.1f}"),
-                    *(f"{np.mean(better):.1f}", f"{min(better):.1f}"),
-                )
-            ),
-            *(f"{value:.2f}" for value in mean[2:]),
-        )
+        distances_shown = [f"{x:.1f}" for x in (*mean[:2], np.mean(better), min(better))]
+        if snr is None:  # against itself
+            distances_shown = ["–", distances_shown[1], "–", "–"]
+        table.add_row(key, *distances_shown, *(f"{value:.2f}" for value in mean[2:]))
     console.print(table)
     return found
 
