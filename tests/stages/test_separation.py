@@ -19,11 +19,12 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 from annotators.demucs import Separator
 from annotators.music import FRAME_S
 from schemas.errors import ConfigError
-from schemas.rows import Chunk, Clip, Recording, Separated, Span
+from schemas.rows import Chunk, Clip, Separated, Span
 from stages.music import MusicConfig, MusicStage, Residue, residue
 from stages.separation import FADE_S, Separation, SeparationConfig, fade_in, regions
 from stages.spans import common, mean_of, shared_s
 from tests.annotators.test_demucs import model, written
+from tests.stages.test_signal import make_chunk
 
 AUDIO = Path(__file__).parents[1] / "data" / "devset" / "audio"
 CLEAN, UNDER_MUSIC = "en_allison_s1", "en_allison_s1__music5"
@@ -35,22 +36,8 @@ def read(name: str, seconds: float = 20.0) -> np.ndarray:
 
 
 def chunk_of(wave: np.ndarray, rate: int = 16_000, stereo: np.ndarray | None = None) -> Chunk:
-    recording = Recording(
-        recording_id="r",
-        uri="r",
-        session_id="s",
-        duration_s=wave.size / rate,
-        sample_rate=rate,
-        channels=1,
-        codec="flac",
-        size_bytes=1,
-        num_chunks=1,
-    )
     low = wave if rate == 16_000 else soxr.resample(wave, rate, 16_000).astype(np.float32)
-    return Chunk(
-        recording=recording, index=0, start_sample=0, sample_rate=rate, wave=wave, wave_16k=low,
-        stereo=stereo,
-    )  # fmt: skip
+    return replace(make_chunk(wave, [], rate), wave_16k=low, stereo=stereo)
 
 
 @pytest.fixture(scope="module")
