@@ -27,13 +27,30 @@ NAME = "small_speech"
 MODEL = {
     "sources": ["speech", "background"],
     "audio_channels": 1,
-    "channels": 16,
-    "nfft": 1024,
-    "depth": 5,
     "samplerate": RATE,
     "segment": 8,
+    "hybrid": False,
+    "cac": False,
+    "wiener_iters": -1,
+    "end_iters": -1,
+    "nfft": 1024,
+    "kernel_size": 32,
+    "stride": 16,
+    "depth": 2,
+    "channels": 96,
+    "context": 0,
+    "norm_starts": 1,
+    "dconv_init": 0.1,
+    "dconv_lstm": 1,
+    "dconv_attn": 2,
 }
-"""2.2 million weights; of one core 0.03 s for a second of audio."""
+"""1.7 million weights; of one core 0.04 s for a second of audio.
+
+Magnitudes with the phase of the mixture (`cac`, negative `wiener_iters`). They fall into 32 bands at once
+and then into one vector a frame, over which the LSTM goes. On a CPU, where thousands of steps are all
+there are, this learns more in 200 of them than the package's own four-fold strides and complex spectra in
+3,000; a residual branch that counts from the first step (`dconv_init`) is part of it.
+"""
 WINDOWS = (256, 1024)
 FLOOR = 1e-3
 """Errors 30 dB below the mixture count as none."""
@@ -76,9 +93,9 @@ def main() -> None:
     parser.add_argument("sources", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a mixture")
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate, at its peak")
+    parser.add_argument("--rate", type=float, default=4e-3, help="learning rate, at its peak")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -107,7 +124,7 @@ def main() -> None:
         loss = loss_of(model(wanted.sum(1)), wanted)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 20.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         if torch.isfinite(norm):
             optimizer.step()
         average.update_parameters(model)
