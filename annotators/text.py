@@ -12,7 +12,9 @@ from functools import lru_cache
 
 import jiwer
 
-WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km", "bo"})
+from annotators.languages import languages
+
+WITHOUT_SPACES = frozenset(code for code, row in languages().items() if row.error == "cer")
 """Languages that write no spaces between words: they are measured in characters."""
 
 # Points of Hebrew, vowels of Arabic: written or not, the word is the same.

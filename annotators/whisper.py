@@ -163,9 +163,9 @@ class Whisper:
         features = [self._features(window.wave) for window in windows]
         singles, encoded = self._encode(features)
         languages: list[tuple[str, float | None]] = [(language or "", None)] * len(windows)
-        if language is None:
+        if self.multilingual:
             found = self._model.model.detect_language(encoded)
-            languages = [(best[0][0][2:-2], float(best[0][1])) for best in found]
+            languages = [_language_of(probs, language) for probs in found]
         tokenizers = [self._tokenizer(code) for code, _ in languages]
         results = self._model.model.generate(
             encoded,
@@ -253,6 +253,15 @@ def knows_language(path: Path, language: str) -> bool:
     from faster_whisper.tokenizer import _LANGUAGE_CODES
 
     return language in _LANGUAGE_CODES
+
+
+def _language_of(
+    probs: Sequence[tuple[str, float]], declared: str | None
+) -> tuple[str, float | None]:
+    """The likeliest language, or the declared one, with its probability. probs: falling."""
+    if declared is None:
+        return probs[0][0][2:-2], float(probs[0][1])
+    return declared, next((float(p) for token, p in probs if token[2:-2] == declared), 0.0)
 
 
 def _most_tokens(windows: Sequence[PackedWindow]) -> int:

@@ -31,6 +31,28 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Usual:
+    """Limits that the data itself sets, group by group: median and spread of the logarithm.
+
+    The spread is the median distance from the median, times 1.4826: of a normal distribution that
+    is its deviation, and half of the values may be wrong without an effect.
+    """
+
+    by: str
+    """Column of text whose values are the groups."""
+    deviations: float
+    """As many spreads from the median are usual."""
+    fewest: int = 50
+    """Values that a group must have before it has limits."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.deviations < math.inf:
+            raise ConfigError(f"usual.deviations must be above 0, got {self.deviations}")
+        if self.fewest < 3:
+            raise ConfigError(f"usual.fewest must be at least 3, got {self.fewest}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """Reject when a column is outside its limits. `min` and `max` themselves pass."""
 
@@ -45,6 +67,8 @@ class Rule:
     """`pass` or `reject` what was not measured. Of a screened clip nothing was sought, so a rule
     that rejects the unmeasured is silent there; the screening has its own reason."""
     only_if: Condition | None = None
+    usual: Usual | None = None
+    """Reject what is far from its group's median; zero and less are far."""
     tiers: Mapping[str, Bounds] = field(default_factory=dict)
     """Other limits for some tiers."""
 
@@ -55,19 +79,28 @@ class Rule:
             raise ConfigError(f"when_null must be pass or reject, got {self.when_null}")
         for tier in self.tiers:
             known_tier(tier)
-        if not self._is_limited and not self.not_in and not self.only_null:
-            raise ConfigError(f"the rule on {self.column} has no min, max, not_in or only_null")
+        if not (self._is_limited or self.not_in or self.only_null or self.usual):
+            raise ConfigError(
+                f"the rule on {self.column} has no min, max, not_in, only_null or usual"
+            )
 
     @property
     def columns(self) -> list[str]:
         """Columns that judging by this rule reads."""
-        return [self.column, *([self.only_if.column] if self.only_if else [])]
+        others = [self.only_if.column] if self.only_if else []
+        return [self.column, *others, *([self.usual.by] if self.usual else [])]
 
     def check(self, table: Table) -> None:
         """Raise `ConfigError` unless the rows of `table` can be judged by this rule."""
         kind = known_column(self.column, table)
-        if kind is not float and self._is_limited:
-            raise ConfigError(f"min and max want numbers, but {self.column} holds {_NAMES[kind]}")
+        if kind is not float and (self._is_limited or self.usual):
+            raise ConfigError(
+                f"min, max and usual want numbers, but {self.column} holds {_NAMES[kind]}"
+            )
+        if self.usual and (held := known_column(self.usual.by, table)) is not str:
+            raise ConfigError(
+                f"usual.by wants a column of text, but {self.usual.by} holds {_NAMES[held]}"
+            )
         for value in self.not_in:
             if type(value) is not kind:
                 raise ConfigError(
@@ -109,6 +142,8 @@ def _broken(rule: Rule, table: Table, tier: pl.Expr, sought: pl.Expr) -> pl.Expr
     if low is not None or high is not None:
         # NaN compares as the greatest number; a score that is no number is within no limits.
         broken = broken | column.is_nan()
+    if rule.usual:
+        broken = broken | _unusual(column, rule.usual)
     if rule.not_in:
         broken = broken | column.is_in(list(rule.not_in))
     if rule.only_null:
@@ -119,6 +154,21 @@ def _broken(rule: Rule, table: Table, tier: pl.Expr, sought: pl.Expr) -> pl.Expr
         below = pl.col(rule.only_if.column) < rule.only_if.below
         broken = broken & below.fill_null(False)
     return broken
+
+
+NARROWEST = 0.05
+"""Least spread of a logarithm: 5 % either way, where near all values are the same."""
+
+
+def _unusual(column: pl.Expr, usual: Usual) -> pl.Expr:
+    # What is zero or less has no logarithm: it takes no part, and is far from any median.
+    positive = pl.when(column > 0).then(column.log()).fill_nan(None)
+    middle = positive.median().over(usual.by)
+    away = (positive - middle).abs()
+    spread = pl.max_horizontal(1.4826 * away.median().over(usual.by), pl.lit(NARROWEST))
+    enough = positive.count().over(usual.by) >= usual.fewest
+    far = (away > usual.deviations * spread) | (column <= 0) | column.is_nan()
+    return enough & far
 
 
 def _limit(side: str, rule: Rule, tier: pl.Expr) -> pl.Expr | None:

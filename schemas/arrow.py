@@ -121,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 RECORDINGS = Table(name="recordings", version=1, row=Recording)
-CLIPS = Table(name="clips", version=2, row=Clip)
+CLIPS = Table(name="clips", version=3, row=Clip)
 VERDICTS = Table(name="verdicts", version=1, row=Verdict)
 QUARANTINE = Table(name="quarantine", version=1, row=Quarantined)
 REFERENCES = Table(name="references", version=1, row=Reference)

@@ -105,6 +105,9 @@ class Clip:
     # Text
     language: str | None = None
     language_prob: float | None = None
+    """Of `language`, as the recogniser hears it; null where it knows but one."""
+    dialect: str | None = None
+    """What the source declares beyond the language: `sichuan` of `zh-sichuan`."""
     text: str | None = None
     """The text to train on: the given one where it agrees with the ASR, else the ASR's."""
     text_source: str | None = None
@@ -114,10 +117,16 @@ class Clip:
     """This clip's part of the recording's transcript."""
     cer_vs_transcript: float | None = None
     """Character error rate between ASR and given text, normalised; may exceed 1."""
+    alignment_prob: float | None = None
+    """Mean probability that a CTC model gives the words it found of the given text; null where none
+    was asked."""
     text_spoken: str | None = None
     """`text` with digits and currency spelled out; null where not all of it can be spelled."""
     has_digits: bool | None = None
     has_currency: bool | None = None
+    script_share: float | None = None
+    """Share of the text's letters that are of a script of its language; null without letters, or
+    for a language that `annotators/languages.yaml` has no row of."""
     words: tuple[Word, ...] = ()
     asr_avg_logprob: float | None = None
     asr_no_speech_prob: float | None = None

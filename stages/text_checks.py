@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from annotators.languages import script_share
 from annotators.spoken import has_currency, has_digits, spoken_form
 from annotators.text import plain_tokens
 from schemas.errors import ConfigError
@@ -102,6 +103,7 @@ def checked(clip: Clip, config: TextChecksConfig, phrases: Mapping[str, Sequence
         silent_word_ratio=_share(is_silent(word, clip.speech) for word in words),
         # What was heard counts: a given "thank you for watching" is a text like any other.
         stock_phrase=stock_phrase(clip.text_asr, known) if clip.text_asr else None,
+        script_share=script_share(clip.text, clip.language),
         has_digits=has_digits(clip.text),
         has_currency=has_currency(clip.text),
         text_spoken=spoken_form(clip.text, clip.language),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from annotators.languages import base_code, dialect_of
 from annotators.registry import resolve
 from annotators.text import error_rate
 from annotators.whisper import Transcription as Heard
@@ -44,14 +45,9 @@ class TranscriptionConfig:
             raise ConfigError(f"transcription.gap_s must be in [0, 2], got {self.gap_s}")
 
 
-def language_code(declared: str | None) -> str | None:
-    """`pt-BR` and `PT_br` are both `pt`."""
-    return declared.replace("_", "-").split("-")[0].strip().lower() or None if declared else None
-
-
 def hear(chunk: Chunk, clips: Sequence[Clip], model: Whisper) -> list[Heard | None]:
     """Transcribe clips of one chunk; None for all where the model does not know the language."""
-    language = language_code(chunk.recording.language)
+    language = base_code(chunk.recording.language)
     if language is not None and not model.knows(language):
         return [None] * len(clips)
     return list(model.transcribe([chunk.clip_wave_16k(clip) for clip in clips], language))
@@ -110,7 +106,8 @@ class Transcription:
 
     def _transcribed(self, chunk: Chunk) -> Chunk:
         assert self._first is not None, "setup() comes first"
-        declared = language_code(chunk.recording.language)
+        declared = base_code(chunk.recording.language)
+        dialect = dialect_of(chunk.recording.language)
         wanted = [clip for clip in chunk.clips if clip.screened is None]
         first = hear(chunk, wanted, self._first)
         second = hear(chunk, wanted, self._second) if self._second else [None] * len(wanted)
@@ -118,7 +115,7 @@ class Transcription:
         clips = []
         for clip in chunk.clips:
             if declared is not None:
-                clip = replace(clip, language=declared)
+                clip = replace(clip, language=declared, dialect=dialect)
             if clip.screened is None:
                 heard, other = next(opinions)
                 if heard is not None:

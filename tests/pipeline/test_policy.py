@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -206,3 +207,57 @@ def test_rules_take_text_and_whole_numbers(tmp_path: Path) -> None:
         language=pl.Series(["en", "fr"]), index_in_recording=pl.Series([1, 0])
     )
     assert judge(frame, policy)["reasons"].to_list() == [["other_language"], ["opening"]]
+
+
+def test_a_rate_is_judged_by_its_language() -> None:
+    rng = np.random.default_rng(0)
+    languages = {"en": 15.0, "zh": 4.5}
+    rows: list[dict[str, Any]] = [
+        {
+            "clip_id": f"{code}{i}",
+            "language": code,
+            "chars_per_s": rate * np.exp(rng.normal(0, 0.2)),
+        }
+        for code, rate in languages.items()
+        for i in range(60)
+    ]
+    # Too fast for Chinese, usual in English; too slow for English, usual in Chinese.
+    rows += [{"clip_id": "fast", "language": "zh", "chars_per_s": 20.0}]
+    rows += [{"clip_id": "slow", "language": "en", "chars_per_s": 4.0}]
+    # Of three clips nothing is learned.
+    rows += [
+        {"clip_id": f"few{i}", "language": "fr", "chars_per_s": rate}
+        for i, rate in enumerate((10.0, 11.0, 29.0))
+    ]
+    verdicts = {row["clip_id"]: row["reasons"] for row in judge(clips(*rows), DEFAULT).to_dicts()}
+    assert {name for name, why in verdicts.items() if why} == {"fast", "slow"}
+    assert verdicts["fast"] == verdicts["slow"] == ["unusual_rate"]
+
+
+def test_wrong_texts_do_not_move_the_usual_rate() -> None:
+    rows: list[dict[str, Any]] = [
+        {"clip_id": f"good{i}", "language": "en", "chars_per_s": 13.0 + 0.05 * i} for i in range(60)
+    ]
+    rows += [{"clip_id": f"bad{i}", "language": "en", "chars_per_s": 29.0} for i in range(25)]
+    verdicts = judge(clips(*rows), DEFAULT)
+    rejected = verdicts.filter(~pl.col("accepted"))["clip_id"]
+    assert sorted(rejected) == sorted(f"bad{i}" for i in range(25))
+
+
+@pytest.mark.parametrize(
+    ("usual", "message"),
+    [
+        ("{by: language, deviations: 0}", "deviations must be above 0"),
+        ("{by: language, deviations: 5, fewest: 2}", "fewest must be at least 3"),
+        ("{by: duration_s, deviations: 5}", "usual.by wants a column of text"),
+        ("{by: tongue, deviations: 5}", "no column tongue"),
+    ],
+)
+def test_what_is_usual_is_asked_in_the_right_words(
+    tmp_path: Path, usual: str, message: str
+) -> None:
+    text = (SHIPPED / "default.yaml").read_text().replace("{by: language, deviations: 5}", usual)
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_policy(str(path))

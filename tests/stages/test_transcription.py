@@ -12,7 +12,6 @@ from schemas.rows import Chunk, Clip, Recording
 from stages.transcription import (
     Transcription,
     TranscriptionConfig,
-    language_code,
 )
 
 DEVSET = Path(__file__).parents[1] / "data" / "devset"
@@ -119,13 +118,6 @@ def test_no_clips_are_no_error(stage: Transcription) -> None:
     (done,) = stage.process([chunk_of("en_allison_s1", [])])
     assert done.clips == ()
     assert stage.process([]) == []
-
-
-@pytest.mark.parametrize(
-    ("declared", "code"), [("pt-BR", "pt"), ("EN_us", "en"), ("fr", "fr"), (None, None), ("", None)]
-)
-def test_language_tags_become_codes(declared: str | None, code: str | None) -> None:
-    assert language_code(declared) == code
 
 
 def test_a_model_that_is_nowhere_stops_the_setup() -> None:
