@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from jobs.cli_options import (
+    CheckpointOption,
     CorpusArgument,
     DryRunOption,
     OutOption,
@@ -76,6 +77,47 @@ def _curate(
         explain(source, out, config, Console())
         return
     run_curate(source, out, config, policy=policy, retry=retry_quarantined, console=Console())
+
+
+@app.command()
+def ingest(
+    source: SourceArgument,
+    language: Annotated[
+        str,
+        typer.Option(
+            "--language",
+            "-l",
+            help="ISO 639 code, such as fr, or with a dialect zh-sichuan: of what declares none.",
+        ),
+    ],
+    out: OutOption,
+    checkpoint: CheckpointOption = "nano",
+    profile: ProfileOption = "embedded",
+    policy: PolicyOption = "default",
+    settings: SetOption = None,
+    retry_quarantined: RetryOption = False,
+) -> None:
+    """A new language, from recordings to training samples: curate, mine, annotate, encode, compose.
+
+    Recordings that declare another language are left out and named. Where no recogniser knows the
+    language, given transcripts are placed by a CTC model (ctc_alignment.model, a folder or
+    facebook/mms-1b-all), and what has no transcript stays in the corpus without text. Ends with the
+    hours behind each gate, the balance of languages, and how to mix them. Killed at any moment, the
+    same command goes on where it was.
+    """
+    from jobs.run_ingest import run_ingest
+    from jobs.settings import Settings
+
+    run_ingest(
+        source,
+        out,
+        language,
+        load_profile(profile, settings or [], Settings),
+        checkpoint=checkpoint,
+        policy=policy,
+        retry=retry_quarantined,
+        console=Console(),
+    )
 
 
 @app.command("filter")

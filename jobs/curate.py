@@ -1,7 +1,7 @@
 """The curate phase: raw recordings in, measured and transcribed clips out.
 
 read chunk → music → separation → VAD → segmentation → residue → signal → transcription
-→ alignment → edges → text checks → DNSMOS → speaker → encoding → recordings, clips, quarantine
+→ CTC alignment → alignment → edges → text checks → DNSMOS → speaker → encoding → recordings, clips, quarantine
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from pipeline.work import Phase
 from schemas.errors import ConfigError
 from schemas.rows import Chunk
 from stages.alignment import Alignment, AlignmentConfig
+from stages.ctc_alignment import CtcAlignment, CtcAlignmentConfig
 from stages.dnsmos import DnsmosConfig, DnsmosStage
 from stages.edges import Edges, EdgesConfig
 from stages.encoding import Encoding, EncodingConfig
@@ -62,6 +63,7 @@ class CurateConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     signal: SignalConfig = field(default_factory=SignalConfig)
     transcription: TranscriptionConfig = field(default_factory=TranscriptionConfig)
+    ctc_alignment: CtcAlignmentConfig = field(default_factory=CtcAlignmentConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     edges: EdgesConfig = field(default_factory=EdgesConfig)
     text_checks: TextChecksConfig = field(default_factory=TextChecksConfig)
@@ -93,6 +95,7 @@ def curate_phase(config: CurateConfig) -> Phase:
             Residue(config.music),
             Signal(config.signal),
             Transcription(config.transcription),
+            CtcAlignment(config.ctc_alignment),
             Alignment(config.alignment),
             Edges(config.edges),
             TextChecks(config.text_checks),
@@ -150,6 +153,7 @@ def model_names(config: CurateConfig) -> list[tuple[str, str]]:
         ("vad", config.vad.model),
         ("transcription", config.transcription.model),
         ("transcription", config.transcription.second_model),
+        ("ctc_alignment", config.ctc_alignment.model),
         ("dnsmos", config.dnsmos.model),
         ("speaker", config.speaker.model),
     ]

@@ -34,14 +34,23 @@ TYPICAL_SPEED = 14.0
 
 
 def run_curate(
-    spec: str, root: str, config: CurateConfig, *, policy: str, retry: bool, console: Console
+    spec: str,
+    root: str,
+    config: CurateConfig,
+    *,
+    policy: str,
+    retry: bool,
+    console: Console,
+    sources: Sequence[Source] | None = None,
 ) -> None:
     """Curate every source that the corpus does not have yet, then judge and print the table.
 
+    sources: what to take of those behind `spec`; None for all, as they are.
     Raises a `VoxquarryError` when the run cannot go on; what was committed stays.
     """
     load_policy(policy)
-    sources = list_sources(spec)
+    if sources is None:
+        sources = list_sources(spec)
     models = models_of(config)
     corpus = Corpus(root)
     with recorded(
