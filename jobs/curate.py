@@ -12,6 +12,7 @@ from typing import Any
 from annotators.demucs import hears_stereo
 from annotators.registry import ResolvedModel, resolve
 from pipeline.audio import ChunkPlan, read_chunk
+from pipeline.cost import CostConfig
 from pipeline.engine import EngineConfig
 from pipeline.planning import Broken
 from pipeline.work import Phase
@@ -57,6 +58,7 @@ class CurateConfig:
 
     engine: EngineConfig = field(default_factory=EngineConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
     music: MusicConfig = field(default_factory=MusicConfig)
     separation: SeparationConfig = field(default_factory=SeparationConfig)
     vad: VadConfig = field(default_factory=VadConfig)
@@ -72,7 +74,7 @@ class CurateConfig:
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
 
     def __post_init__(self) -> None:
-        stages = {f.name for f in fields(self)} - {"engine", "ingest"}
+        stages = {f.name for f in fields(self)} - {"engine", "ingest", "cost"}
         unknown = sorted(set(self.engine.placement) - stages)
         if unknown:
             raise ConfigError(f"engine.placement names stages that do not exist: {unknown}")

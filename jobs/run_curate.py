@@ -1,7 +1,7 @@
 """`voxquarry curate`: plan, run with progress, judge, and close the books."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.table import Table
 from jobs.curate import PHASE, CurateConfig, curate_phase, models_of
 from jobs.judge import judge_corpus
 from jobs.running import as_recorded, recorded, run_with_progress
+from pipeline.cost import estimate
 from pipeline.engine import ray_session
 from pipeline.planning import (
     fingerprint,
@@ -139,11 +140,8 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
     new = [source for source in sources if fingerprint(source) not in known]
     lengths = [header_seconds(source) for source in new]
     hours = sum(length or 0.0 for length in lengths) / 3600
-    rates = [
-        run["audio_s"] / run["run_s"]
-        for run in corpus.runs()
-        if run.get("run_s") and run["audio_s"]
-    ]
+    ran = [run for run in corpus.runs() if run.get("run_s") and run.get("audio_s")]
+    rates = [run["audio_s"] / run["run_s"] for run in ran]
     workers = sum(pool.workers or 1 for pool in config.engine.pools.values())
     speed = rates[-1] if rates else TYPICAL_SPEED * workers
     table = Table("dry run", "", show_header=False, title=f"{without_secrets(spec)} → {root}")
@@ -158,3 +156,39 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
     for model in models_of(config):
         table.add_row(f"model {model.name}", f"{model.origin}, {model.hash[:12]}")
     console.print(table)
+    if ran:
+        _show_cost(hours, ran[-1], config, console)
+    else:
+        console.print(
+            "What it costs is known once some of it has run: curate a folder of an hour into this "
+            "corpus with these settings, and ask again."
+        )
+
+
+def _show_cost(
+    hours: float, run: Mapping[str, Any], config: CurateConfig, console: Console
+) -> None:
+    """By the seconds that the stages of an earlier run took."""
+    per_second = {
+        stage: seconds / run["audio_s"] for stage, seconds in run["stage_seconds"].items()
+    }
+    pools = estimate(hours, per_second, config.engine, config.cost)
+    table = Table(
+        *("pool", "worker hours", "CPU hours", "GPU hours", config.cost.currency),
+        title=f"Cost of {hours:,.2f} h of audio, at the rates of {run['run']}",
+    )
+    for one in pools:
+        numbers = (f"{x:,.2f}" for x in (one.worker_hours, one.cpu_hours, one.gpu_hours))
+        table.add_row(one.pool, *numbers, "–" if one.money is None else f"{one.money:,.2f}")
+    known = [one.money for one in pools if one.money is not None]
+    table.add_row(
+        "[bold]all[/]",
+        *(
+            f"{sum(getattr(one, name) for one in pools):,.2f}"
+            for name in ("worker_hours", "cpu_hours", "gpu_hours")
+        ),
+        f"{sum(known):,.2f}" if len(known) == len(pools) else "–",
+    )
+    console.print(table)
+    if len(known) < len(pools):
+        console.print("Prices: --set cost.cpu_hour=… --set cost.gpu_hour=…")

@@ -1,13 +1,20 @@
 """The shipped profiles resolve, and what only a cluster has is asked for only there."""
 
+from pathlib import Path
+
 import pytest
+import soundfile as sf
+from rich.console import Console
 
 from jobs.clone import Maker, clone_phase
 from jobs.curate import curate_phase, model_names
 from jobs.encode import encode_phase
+from jobs.run_curate import explain
 from jobs.settings import Settings
 from pipeline.engine import pools_of
 from pipeline.profile import load_profile, shipped_profiles
+from pipeline.run_record import RunRecord
+from pipeline.storage import Corpus
 from schemas.errors import ConfigError
 
 
@@ -29,7 +36,7 @@ def test_the_cluster_profile_gives_its_dear_models_gpus_and_fuses_the_rest() -> 
         ("cpu", ["music"]),
         ("separation", ["separation"]),
         ("cpu", ["vad", "segmentation", "residue", "signal"]),
-        ("gpu", ["transcription"]),
+        ("gpu", ["transcription", "ctc_alignment"]),
         ("cpu", ["alignment", "edges", "text_checks", "dnsmos", "speaker", "encoding"]),
     ]
     assert config.engine.pools["gpu"].num_gpus > 0
@@ -87,3 +94,22 @@ def test_pools_that_share_gpus_have_room_to_start_all_their_workers(
         used = sizes[0] * speaking.num_gpus + sizes[1] * judging.num_gpus
         assert used <= gpus + 1e-9
         assert pools["gpu"].size() == 2 * gpus
+
+
+def test_a_dry_run_prices_hours_at_the_rates_of_the_run_before(
+    tmp_path: Path, devset: Path
+) -> None:
+    config = load_profile("embedded", ["cost.cpu_hour=36"], Settings)
+    corpus = Corpus(str(tmp_path))
+    source = str(devset / "audio" / "en_allison_s1.flac")
+    console = Console(record=True, width=120)
+    explain(source, str(tmp_path), config, console)
+    assert "known once some of it has run" in console.export_text()
+    RunRecord(corpus, "curate", {}).finish(
+        "finished", audio_s=100.0, run_s=10.0, stage_seconds={"vad": 1.0, "dnsmos": 9.0}
+    )
+    console = Console(record=True, width=120)
+    explain(source, str(tmp_path), config, console)
+    # A tenth of a second of a core for each of the file, a hundredth of a unit of money each.
+    seconds = sf.info(source).duration * 0.1
+    assert f"{seconds * 36 / 3600:.2f}" in console.export_text()
