@@ -100,6 +100,13 @@ _KNOWN: dict[str, KnownModel] = {
             files=("music.onnx",),
         ),
         KnownModel(
+            name="small-speech",
+            kind="separator",
+            package="annotators",
+            inside="shipped/small_speech",
+            files=("small_speech.yaml", "small_speech.safetensors"),
+        ),
+        KnownModel(
             name="htdemucs",
             kind="separator",
             hub="adefossez/HTDemucs",

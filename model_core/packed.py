@@ -22,8 +22,7 @@ class PackedLinear(nn.Module):
         self.in_features = weight.shape[1]
         self._bias = bias
         self._silu = silu
-        onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        self._blocked = weight.device.type == "cpu" and onednn
+        self._blocked = weight.device.type == "cpu" and _blocks(weight.dtype)
         self._weight = (
             torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
             if self._blocked
@@ -51,6 +50,15 @@ class PackedLinear(nn.Module):
             _enough(rows), _enough(factors), self._weight, self._bias, "mul"
         )
         return y[: len(rows)].view(factor.shape)
+
+
+def _blocks(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a layout for the type on this CPU; half precision wants AVX-512."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 _FEWEST_ROWS = 4

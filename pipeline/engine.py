@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 } | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+HELPERS = 2
+"""CPUs that workers leave free: where Ray's own tasks find none, a run waits for ever."""
 
 # Below this many finished items a high share of failures says little about the pipeline.
 FEWEST_TO_JUDGE = 20
@@ -67,7 +69,7 @@ class PoolConfig:
             return max(1, int(_resource("GPU") / (self.num_gpus + gpus_beside) + 1e-6))
         cores = os.cpu_count() or 1
         if os.environ.get("RAY_ADDRESS"):
-            cores = int(_resource("CPU") / self.num_cpus)
+            cores = int((_resource("CPU") - HELPERS) / self.num_cpus)
         return max(1, cores)
 
 
@@ -127,8 +129,8 @@ def _start_ray(config: EngineConfig, common: dict[str, Any]) -> None:
     os.environ.update(ONE_THREAD)
     memory = config.object_store_mb
     ray.init(
-        # More logical CPUs than cores: Ray's own helpers must never wait for a worker.
-        num_cpus=(os.cpu_count() or 1) + 2,
+        # More logical CPUs than cores.
+        num_cpus=(os.cpu_count() or 1) + HELPERS,
         include_dashboard=False,
         object_store_memory=memory * 2**20 if memory else None,
         **common,

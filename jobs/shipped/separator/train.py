@@ -3,7 +3,8 @@
     python -m jobs.shipped.separator.train sources separator --steps 6000
 
 `sources` is what jobs.shipped.separator.sources wrote. `separator` receives `small_speech.yaml` and a
-safetensors file, as the demucs package lays out its models. A second call goes on where the first stopped.
+safetensors file, as the demucs package lays out its models. A second call goes on where the first stopped;
+a folder with nothing but these two is a start, as annotators/shipped/small_speech is for a longer training.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 import yaml
 from demucs.hdemucs import HDemucs
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -102,6 +103,9 @@ def main() -> None:
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
     model = HDemucs(**MODEL).train()
+    weights = options.out / f"{NAME}.safetensors"
+    if weights.exists():
+        model.load_state_dict(load_file(weights))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))  # type: ignore[no-untyped-call]
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
     state, step = options.out / "training.pt", 0
