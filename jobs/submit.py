@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from annotators.registry import first_line
 from pipeline.run_record import without_secrets
 from schemas.errors import ConfigError
 
@@ -23,21 +24,25 @@ def submit(command: Sequence[str], address: str, *, wait: bool, console: Console
     Local YAML files among the arguments (a profile, a policy) travel along; sources and corpora must
     be where the cluster reaches them. Raises `ConfigError` where there is no cluster.
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     # It tells of every log's end.
     logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     try:
         client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, RayError) as error:
         raise ConfigError(f"no Ray dashboard answers at {without_secrets(address)}") from error
     with tempfile.TemporaryDirectory() as folder:
         arguments = [_travelling(one, Path(folder)) for one in command]
-        job = client.submit_job(
-            entrypoint=shlex.join(["python", "-m", "jobs.cli", *arguments]),
-            runtime_env={"working_dir": folder},
-            metadata={"command": f"voxquarry {command[0]}"},
-        )
+        try:
+            job = client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "jobs.cli", *arguments]),
+                runtime_env={"working_dir": folder},
+                metadata={"command": f"voxquarry {command[0]}"},
+            )
+        except (RuntimeError, RayError) as error:
+            raise ConfigError(f"the cluster takes no job: {first_line(error)}") from error
     stop = f"ray job stop {job} --address {without_secrets(address)}"
     console.print(f"Job {job} ({command[0]}) is on its way. To end it: {stop}", highlight=False)
     if not wait:

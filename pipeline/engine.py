@@ -129,6 +129,8 @@ def _start_ray(config: EngineConfig, common: dict[str, Any]) -> None:
     os.environ.update(ONE_THREAD)
     memory = config.object_store_mb
     ray.init(
+        # Without it, a Ray that somebody else started on this machine would be joined.
+        address="local",
         # More logical CPUs than cores.
         num_cpus=(os.cpu_count() or 1) + HELPERS,
         include_dashboard=False,
