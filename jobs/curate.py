@@ -1,7 +1,8 @@
 """The curate phase: raw recordings in, measured and transcribed clips out.
 
 read chunk → music → separation → VAD → segmentation → residue → signal → transcription
-→ CTC alignment → alignment → edges → text checks → DNSMOS → speaker → encoding → recordings, clips, quarantine
+→ CTC alignment → alignment → edges → text checks → DNSMOS → speaker → encoding
+→ recordings, clips, quarantine
 """
 
 from collections.abc import Mapping, Sequence

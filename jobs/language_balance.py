@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from jobs.mine import PHASE as MINE
 from pipeline.policy import Policy
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, LATENTS, RECORDINGS, REFERENCES, VERDICTS
@@ -33,12 +34,10 @@ def gates(corpus: Corpus, code: str, policy: Policy) -> list[tuple[str, float]]:
             found.append((f"not {reason}", _hours(left)))
             clips = left
     found.append(("[bold]accepted[/]", _hours(clips)))
-    later = (("with references", REFERENCES, "target_id"), ("encoded", LATENTS, "clip_id"))
-    for name, table, column in later:
-        known = corpus.read(table, [column])
-        found.append(
-            (name, _hours(clips.join(known, left_on="clip_id", right_on=column, how="semi")))
-        )
+    references = corpus.read_standing(REFERENCES, MINE, "session_id", ["target_id"])["target_id"]
+    latents = corpus.read(LATENTS, ["clip_id"])["clip_id"]
+    for name, known in (("with references", references), ("encoded", latents)):
+        found.append((name, _hours(clips.filter(pl.col("clip_id").is_in(known.implode())))))
     return found
 
 

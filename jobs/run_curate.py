@@ -140,7 +140,11 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
     new = [source for source in sources if fingerprint(source) not in known]
     lengths = [header_seconds(source) for source in new]
     hours = sum(length or 0.0 for length in lengths) / 3600
-    ran = [run for run in corpus.runs() if run.get("run_s") and run.get("audio_s")]
+    ran = [
+        run
+        for run in corpus.runs()
+        if run["phase"] == PHASE and run.get("run_s") and run.get("audio_s")
+    ]
     rates = [run["audio_s"] / run["run_s"] for run in ran]
     workers = sum(pool.workers or 1 for pool in config.engine.pools.values())
     speed = rates[-1] if rates else TYPICAL_SPEED * workers

@@ -21,7 +21,6 @@ from jobs.settings import Settings
 from pipeline.policy import load_policy
 from pipeline.sources import Source, list_sources
 from pipeline.storage import Corpus
-from schemas.arrow import CLIPS, VERDICTS
 from schemas.errors import ConfigError
 
 
@@ -43,7 +42,7 @@ def run_ingest(
     console.rule("1/5 curate")
     run_curate(spec, root, config, policy=policy, retry=retry, console=console, sources=taken)
     corpus = Corpus(root)
-    if not _accepted(corpus, row.code):
+    if balance(corpus).filter(language=row.code).is_empty():
         console.print(
             f"No clip of {row.name} is accepted, so there is nothing to mine, annotate or encode: "
             f"the table above says why. `voxquarry report {root}` lets you listen."
@@ -119,12 +118,6 @@ def _explain(row: Language, taken: Sequence[Source], config: Settings, console: 
             f"[yellow]{len(taken) - given} sources bring no transcript:[/] their clips are kept "
             "apart, rejected as no_text, and wait for a recogniser that knows them."
         )
-
-
-def _accepted(corpus: Corpus, code: str) -> int:
-    clips = corpus.read(CLIPS, ["clip_id", "language"]).filter(language=code)
-    kept = corpus.read(VERDICTS, ["clip_id", "accepted"]).filter("accepted")
-    return clips.join(kept, on="clip_id", how="semi").height
 
 
 def _show(corpus: Corpus, row: Language, policy: str, console: Console) -> None:
