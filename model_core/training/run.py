@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model_core.audio_vae import AudioVAE
-from model_core.checkpoint import save_checkpoint
+from model_core.checkpoint import default_dtype, save_checkpoint
 from model_core.lora import add_lora, save_lora, select_trainable
 from model_core.training.config import BOUND, TrainerConfig
 from model_core.training.flops import peak_flops
@@ -82,6 +82,8 @@ class Run:
     def _build(self) -> None:
         config, model = self.config, self.model
         half = torch.bfloat16 if config.precision == "bf16" else None
+        if config.precision == "auto" and default_dtype(self.device) == torch.bfloat16:
+            half = torch.bfloat16
         self.dtype = half or torch.float32
         """Of the arithmetic."""
         model.float().train()
