@@ -67,6 +67,8 @@ class Rule:
     """`pass` or `reject` what was not measured. Of a screened clip nothing was sought, so a rule
     that rejects the unmeasured is silent there; the screening has its own reason."""
     only_if: Condition | None = None
+    median_by: str | None = None
+    """Column of text: a row is judged by the median of all rows that share its value there."""
     usual: Usual | None = None
     """Reject what is far from its group's median; zero and less are far."""
     tiers: Mapping[str, Bounds] = field(default_factory=dict)
@@ -88,19 +90,20 @@ class Rule:
     def columns(self) -> list[str]:
         """Columns that judging by this rule reads."""
         others = [self.only_if.column] if self.only_if else []
-        return [self.column, *others, *([self.usual.by] if self.usual else [])]
+        return [self.column, *others, *self._groups]
 
     def check(self, table: Table) -> None:
         """Raise `ConfigError` unless the rows of `table` can be judged by this rule."""
         kind = known_column(self.column, table)
-        if kind is not float and (self._is_limited or self.usual):
+        if kind is not float and (self._is_limited or self._groups):
             raise ConfigError(
-                f"min, max and usual want numbers, but {self.column} holds {_NAMES[kind]}"
+                f"min, max, median_by and usual want numbers, but {self.column} holds {_NAMES[kind]}"
             )
-        if self.usual and (held := known_column(self.usual.by, table)) is not str:
-            raise ConfigError(
-                f"usual.by wants a column of text, but {self.usual.by} holds {_NAMES[held]}"
-            )
+        for group in self._groups:
+            if (held := known_column(group, table)) is not str:
+                raise ConfigError(
+                    f"median_by and usual.by want a column of text, but {group} holds {_NAMES[held]}"
+                )
         for value in self.not_in:
             if type(value) is not kind:
                 raise ConfigError(
@@ -109,6 +112,10 @@ class Rule:
                 )
         if self.only_if:
             check_number(self.only_if.column, table)
+
+    @property
+    def _groups(self) -> list[str]:
+        return [name for name in (self.median_by, self.usual.by if self.usual else None) if name]
 
     @property
     def _limits(self) -> list[tuple[float | None, float | None]]:
@@ -133,6 +140,9 @@ def _broken(rule: Rule, table: Table, tier: pl.Expr, sought: pl.Expr) -> pl.Expr
     column = pl.col(rule.column)
     if known_column(rule.column, table) is float:
         column = column.cast(pl.Float64)
+    if rule.median_by:
+        # What was not measured has no part in the others' verdict.
+        column = pl.when(column.is_not_null()).then(column.median().over(rule.median_by))
     broken = pl.lit(False)
     low, high = _limit("min", rule, tier), _limit("max", rule, tier)
     if low is not None:

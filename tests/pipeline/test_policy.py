@@ -47,7 +47,8 @@ def clips(*rows: dict[str, Any]) -> pl.DataFrame:
     empty = CLIPS.schema.empty_table().select(DEFAULT.columns).replace_schema_metadata()
     frame = pl.from_arrow(empty)
     assert isinstance(frame, pl.DataFrame)
-    full = [{name: (GOOD | row).get(name) for name in frame.columns} for row in rows]
+    whole = [{"recording_id": (GOOD | row)["clip_id"]} | GOOD | row for row in rows]
+    full = [{name: row.get(name) for name in frame.columns} for row in whole]
     return pl.DataFrame(full, schema=frame.schema)
 
 
@@ -244,12 +245,35 @@ def test_wrong_texts_do_not_move_the_usual_rate() -> None:
     assert sorted(rejected) == sorted(f"bad{i}" for i in range(25))
 
 
+def test_a_recording_in_a_foreign_language_goes_whole() -> None:
+    foreign = [("f0", 0.45), ("f1", 0.52), ("f2", 0.82), ("f3", None)]
+    own = [("e0", 0.95), ("e1", 0.55), ("e2", 0.9)]
+    rows = [
+        {"clip_id": name, "recording_id": name[0], "asr_word_prob_mean": prob}
+        for name, prob in (*foreign, *own)
+    ]
+    verdicts = {row["clip_id"]: row["reasons"] for row in judge(clips(*rows), DEFAULT).to_dicts()}
+    # What nobody read is not judged by what was read beside it.
+    assert {name for name, why in verdicts.items() if "foreign_speech" in why} == {"f0", "f1", "f2"}
+    assert verdicts["f2"] == ["foreign_speech"]
+    assert verdicts["e1"] == []
+
+
+@pytest.mark.parametrize("by", ["duration_s", "tongue"])
+def test_a_median_is_over_a_column_of_text(tmp_path: Path, by: str) -> None:
+    text = (SHIPPED / "default.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("median_by: recording_id", f"median_by: {by}"))
+    with pytest.raises(ConfigError, match=by):
+        load_policy(str(path))
+
+
 @pytest.mark.parametrize(
     ("usual", "message"),
     [
         ("{by: language, deviations: 0}", "deviations must be above 0"),
         ("{by: language, deviations: 5, fewest: 2}", "fewest must be at least 3"),
-        ("{by: duration_s, deviations: 5}", "usual.by wants a column of text"),
+        ("{by: duration_s, deviations: 5}", "usual.by want a column of text"),
         ("{by: tongue, deviations: 5}", "no column tongue"),
     ],
 )

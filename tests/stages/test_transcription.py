@@ -4,15 +4,19 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import soundfile as sf
 
+from pipeline.policy import judge, load_policy
+from schemas.arrow import CLIPS
 from schemas.errors import ConfigError, ModelLoadError
 from schemas.rows import Chunk, Clip, Recording
 from stages.transcription import (
     Transcription,
     TranscriptionConfig,
 )
+from tests.annotators.tiny_whisper import checkpoint
 
 DEVSET = Path(__file__).parents[1] / "data" / "devset"
 RATE = 16_000
@@ -104,6 +108,38 @@ def test_a_language_that_the_model_does_not_know_leaves_the_text_open(stage: Tra
     assert done.clips[0].language == "fr"
     assert done.clips[0].text is None
     assert done.clips[0].words == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "foreign"), [("en_allison_s1", False), ("es_allison_s1", True), ("fr_june_s1", True)]
+)
+def test_speech_that_is_not_english_shows_in_what_an_english_model_hears(
+    stage: Transcription, name: str, foreign: bool
+) -> None:
+    truth = pl.read_parquet(DEVSET / "ground_truth.parquet").filter(recording_id=name)
+    chunk = chunk_of(name, list(truth.select("start", "end").iter_rows()))
+    declared = replace(chunk, recording=replace(chunk.recording, language="en"))
+    (done,) = stage.process([declared])
+    verdicts = judge(pl.DataFrame(CLIPS.to_arrow(done.clips)), load_policy("default"))
+    told = verdicts["reasons"].list.contains("foreign_speech")
+    assert told.all() if foreign else not told.any()
+
+
+def test_a_model_of_many_languages_says_how_likely_the_declared_one_is(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path / "whisper")
+    stage = Transcription(TranscriptionConfig(model=str(model)))
+    stage.setup()
+    chunk = chunk_of("es_allison_s1", SPANS[:2])
+    declared = replace(chunk, recording=replace(chunk.recording, language="es-MX"))
+    found, spanish = (stage.process([one])[0].clips[0] for one in (chunk, declared))
+    assert spanish.language == "es"
+    assert found.language != "es"
+    assert found.language_prob is not None
+    assert spanish.language_prob is not None
+    # Random weights: of a hundred languages none is likely, and the declared one is less so.
+    assert 0 < spanish.language_prob < found.language_prob < 0.1
+    [verdict] = judge(pl.DataFrame(CLIPS.to_arrow([spanish])), load_policy("default")).to_dicts()
+    assert "wrong_language" in verdict["reasons"]
 
 
 def test_a_second_recogniser_gives_its_own_text() -> None:
