@@ -34,7 +34,7 @@ def run_compose(
     with console.status("Opening the checkpoint …"):
         reader = reader_of(checkpoint)
     settings = {"compose": as_plain(config.compose)}
-    known = {
+    known: dict[str, Any] = {
         "checkpoint": checkpoint,
         "vae_hash": reader.vae_hash,
         "tokenizer_hash": reader.tokenizer_hash,

@@ -37,7 +37,7 @@ def run_encode(
     with console.status("Opening the AudioVAE …"):
         vae = hash_of_vae(checkpoint)
     settings = {name: as_plain(getattr(config, name)) for name in ("encode", "latents")}
-    known = {"checkpoint": checkpoint, "vae_hash": vae}
+    known: dict[str, Any] = {"checkpoint": checkpoint, "vae_hash": vae}
     with recorded(corpus, PHASE, settings, console, **known) as record, ExitStack() as ray:
         run = Working(corpus=corpus, engine=config.engine, console=console, ray=ray)
         with console.status("Judging the clips …"):

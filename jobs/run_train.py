@@ -57,7 +57,9 @@ def run_train(root: str, checkpoint: str, out: Path, recipe: Recipe, console: Co
         validation_packs=recipe.data.validation_packs,
         trainer=replace(recipe.trainer, pack_positions=recipe.data.pack_positions),
     )
-    with recorded(corpus, PHASE, plain, console, checkpoint=checkpoint, out=out.name) as record:
+    with recorded(
+        corpus, PHASE, plain, console, alone=False, checkpoint=checkpoint, out=out.name
+    ) as record:
         with ray_session(EngineConfig()):
             fit_under_a_bar(job, recipe, console)
         ended = outcome_of(folder)

@@ -57,7 +57,9 @@ def run_train_vae(
         console.print(f"Nothing to do: {out} is trained already. {folder} holds its figures.")
         return True
     check_lengths(recipe, vae)
-    with recorded(corpus, PHASE, as_plain(recipe), console, device=device.type) as record:
+    with recorded(
+        corpus, PHASE, as_plain(recipe), console, alone=False, device=device.type
+    ) as record:
         with console.status("Judging the clips …"):
             judge_corpus(root, policy, console, quiet=True)
             loop = recipe.training

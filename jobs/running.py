@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,21 +20,35 @@ from rich.progress import (
 
 from annotators.registry import ResolvedModel
 from pipeline.engine import EngineConfig, ray_session, run_units
+from pipeline.lease import lease
 from pipeline.run_record import RunRecord
 from pipeline.storage import Corpus
 from pipeline.work import Phase, Unit
+from schemas.errors import CorpusInUse
 
 
 @contextmanager
 def recorded(
-    corpus: Corpus, phase: str, settings: dict[str, Any], console: Console, **facts: Any
+    corpus: Corpus,
+    phase: str,
+    settings: dict[str, Any],
+    console: Console,
+    *,
+    alone: bool = True,
+    **facts: Any,
 ) -> Iterator[RunRecord]:
-    """A run record that is closed with what ended the run, if anything did."""
+    """A run record that is closed with what ended the run, if anything did.
+
+    alone: no other such run may be writing to the corpus. Raises `CorpusInUse`.
+    """
     record = RunRecord(corpus, phase, settings)
-    record.write(**facts)
     started = time.perf_counter()
     try:
-        yield record
+        with lease(corpus, record.name, console) if alone else nullcontext():
+            record.write(**facts)
+            yield record
+    except CorpusInUse:
+        raise
     except KeyboardInterrupt:
         record.finish("interrupted", wall_s=_since(started))
         console.print("Interrupted. The same command goes on from here.")

@@ -5,6 +5,7 @@
     ├── ModelLoadError         stops the job: a model cannot be found or opened
     ├── TooManyFailures        stops the job: more units failed than the profile allows
     ├── StorageError           stops the job: the corpus is damaged or of another version
+    ├── CorpusInUse            stops the job: another run is writing to the corpus
     ├── Diverged               stops a training: its loss is not finite again and again
     └── DataError              costs one unit of work, which goes to quarantine
         ├── EmptyFile          zero bytes
@@ -44,6 +45,10 @@ class TooManyFailures(VoxquarryError):
 
 class StorageError(VoxquarryError):
     """A table has another schema than this version writes, or a committed part is missing."""
+
+
+class CorpusInUse(VoxquarryError):
+    """Another run, which is alive, is writing to the corpus."""
 
 
 class Diverged(VoxquarryError):
