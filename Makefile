@@ -23,8 +23,15 @@ demo: .venv/.ready
 	$(BIN)/voxquarry train demo-corpus --checkpoint nano --recipe nano --set trainer.steps=20 --out demo-run
 	$(BIN)/voxquarry report demo-corpus
 
+# What starts Ray waits more than it computes, so the other tests run beside it.
 test: .venv/.ready
-	$(BIN)/pytest
+	$(MAKE) --jobs 2 --output-sync=line test-ray test-rest
+
+test-ray: .venv/.ready
+	$(BIN)/pytest -m ray --durations 15
+
+test-rest: .venv/.ready
+	$(BIN)/pytest -m "not ray" --durations 15
 
 lint: .venv/.ready
 	$(BIN)/ruff format --check .

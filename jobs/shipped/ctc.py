@@ -33,7 +33,7 @@ from annotators.text import normalised
 
 RATE = 16_000
 SPEEDS = (0.9, 1.0, 1.1)
-BATCH_S = 40.0
+BATCH_S = 20.0
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path, help="CSV with uri and transcript")
     parser.add_argument("language", help="ISO 639-1")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate, at its peak")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -99,14 +99,15 @@ def spelling(letters: list[str], out: Path) -> Any:
 
 
 def settings_of(symbols: int, language: str) -> Wav2Vec2BertConfig:
-    """A conformer of 1.6 million weights."""
+    """A conformer of 1.2 million weights, with positions that cost nothing on a CPU."""
     return Wav2Vec2BertConfig(
         vocab_size=symbols,
         hidden_size=128,
-        num_hidden_layers=4,
+        num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=384,
         conv_depthwise_kernel_size=15,
+        position_embeddings_type="rotary",
         layerdrop=0.0,
         hidden_dropout=0.1,
         ctc_loss_reduction="sum",

@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from annotators.text import char_error_rate
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, SAMPLES, VERDICTS
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 VOXQUARRY = Path(sys.executable).parent / "voxquarry"
 
