@@ -12,19 +12,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from ray.exceptions import RayError
 
+from pipeline.pools import HELPERS, PoolConfig, pool_bounds, pool_title, pools_of
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
 from pipeline.worker import PoolWorker
 from schemas.errors import ConfigError, ModelLoadError, TooManyFailures, VoxquarryError
-from stages.base import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -33,44 +33,14 @@ logger = logging.getLogger(__name__)
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 } | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-HELPERS = 2
-"""CPUs that workers leave free: where Ray's own tasks find none, a run waits for ever."""
+
+# Ray Data keeps several kilobytes of every block of a dataset until it ends, in the driver; so many
+# are one dataset. Workers start anew with each, which must stay a small part of their time.
+BLOCKS_AT_ONCE = 20_000
+BLOCKS_PER_WORKER = 200
 
 # Below this many finished items a high share of failures says little about the pipeline.
 FEWEST_TO_JUDGE = 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolConfig:
-    """Worker processes of one kind."""
-
-    workers: int | None = None
-    """How many; null means one per core, or one per GPU where a worker needs one."""
-    num_cpus: float = 1.0
-    """Cores that Ray sets aside per worker."""
-    num_gpus: float = 0.0
-    """GPUs, or a fraction of one, per worker."""
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"workers must be at least 1, got {self.workers}")
-        if self.num_cpus <= 0 or self.num_gpus < 0:
-            raise ConfigError("num_cpus > 0 and num_gpus >= 0 are needed")
-
-    def size(self, gpus_beside: float = 0.0) -> int:
-        """Workers of this pool on the resources that Ray sees.
-
-        gpus_beside: GPUs that one worker of each other pool of the phase takes. Pools that share
-        GPUs have as many workers each; else the first would take all, and the others never start.
-        """
-        if self.workers is not None:
-            return self.workers
-        if self.num_gpus:
-            return max(1, int(_resource("GPU") / (self.num_gpus + gpus_beside) + 1e-6))
-        cores = os.cpu_count() or 1
-        if os.environ.get("RAY_ADDRESS"):
-            cores = int((_resource("CPU") - HELPERS) / self.num_cpus)
-        return max(1, cores)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +56,9 @@ class EngineConfig:
     """The run stops when more than this share of items went to quarantine."""
     object_store_mb: int | None = 512
     """Shared memory of a Ray that is started here; null leaves it to Ray."""
+    between_pools_mb: int | None = None
+    """Shared memory of all nodes for units between two pools: beyond it earlier pools wait, and
+    nothing is spilled to disk. Null leaves it to Ray Data, which takes half of what there is."""
 
     def __post_init__(self) -> None:
         if "cpu" not in self.pools:
@@ -93,6 +66,8 @@ class EngineConfig:
         unknown = sorted(set(self.placement.values()) - set(self.pools))
         if unknown:
             raise ConfigError(f"engine.placement names pools that do not exist: {unknown}")
+        if self.between_pools_mb is not None and self.between_pools_mb < 1:
+            raise ConfigError(f"between_pools_mb must be positive, got {self.between_pools_mb}")
         if self.units_per_commit < 1 or not 0 < self.max_failed_share <= 1:
             raise ConfigError("units_per_commit >= 1 and 0 < max_failed_share <= 1 are needed")
 
@@ -153,12 +128,6 @@ def quiet_start() -> Iterator[None]:
         os.close(nowhere)
 
 
-def pools_of(phase: Phase) -> list[tuple[str, list[Stage[Any]]]]:
-    """Neighbouring stages on the same pool, fused: [(pool name, stages)]."""
-    placed = [(phase.placement.get(stage.name, "cpu"), stage) for stage in phase.stages]
-    return [(pool, [s for _, s in group]) for pool, group in groupby(placed, key=lambda p: p[0])]
-
-
 def run_units(
     phase: Phase, units: Sequence[Unit], corpus: Corpus, config: EngineConfig
 ) -> Iterator[UnitRecord]:
@@ -167,23 +136,53 @@ def run_units(
     Raises `ModelLoadError` when a stage cannot open its model (nothing is marked then), and
     `TooManyFailures` when more than the allowed share went to quarantine.
     """
+    _set_up_ray_data(config)
+    # Longest first, so that no worker is left alone with a long unit at the end.
+    ordered = iter(sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id)))
+    groups = pools_of(phase)
+    bounds = pool_bounds([config.pools[name] for name, _ in groups])
+    blocks = max(BLOCKS_AT_ONCE, BLOCKS_PER_WORKER * max(most for _, most in bounds))
+    done = failed = 0
+    while wave := list(islice(ordered, blocks * config.units_per_commit)):
+        for record in _run_wave(phase, wave, corpus, config, bounds):
+            done += len(record.items)
+            failed += sum(item.status == "quarantined" for item in record.items)
+            yield record
+            if done >= FEWEST_TO_JUDGE and failed / done > config.max_failed_share:
+                raise TooManyFailures(_too_many(failed, done, config, record))
+
+
+def _set_up_ray_data(config: EngineConfig) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     # One block is one task and one commit, whatever its size.
     context.target_max_block_size = None
-    # Longest first, so that no worker is left alone with a long unit at the end.
-    ordered = sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id))
-    size = config.units_per_commit
-    rows = [{"unit": pickle.dumps(unit, protocol=5)} for unit in ordered]
-    num_blocks = -(-len(rows) // size)
+    # A worker has one task at a time, so a pool in which all work is as busy as it can be.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    limit = config.between_pools_mb
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=limit * 2**20 if limit else None
+    )
+
+
+def _run_wave(
+    phase: Phase,
+    units: Sequence[Unit],
+    corpus: Corpus,
+    config: EngineConfig,
+    bounds: Sequence[tuple[int, int]],
+) -> Iterator[UnitRecord]:
+    rows = [{"unit": pickle.dumps(unit, protocol=5)} for unit in units]
+    num_blocks = -(-len(rows) // config.units_per_commit)
     dataset: Dataset = ray.data.from_items(rows, override_num_blocks=num_blocks)
     groups = pools_of(phase)
-    gpus = sum(config.pools[name].num_gpus for name, _ in groups)
-    for index, (pool_name, stages) in enumerate(groups):
+    for index, ((pool_name, stages), (fewest, most)) in enumerate(zip(groups, bounds, strict=True)):
         pool = config.pools[pool_name]
+        title = pool_title(phase.name, pool_name, [stage.name for stage in stages])
         dataset = dataset.map_batches(
-            PoolWorker,
+            # Ray names a pool and its actors after the class.
+            type(title, (PoolWorker,), {}),
             fn_constructor_args=(phase, stages),
             fn_constructor_kwargs={
                 "first": index == 0,
@@ -195,13 +194,14 @@ def run_units(
             zero_copy_batch=True,
             # A worker without a block would only cost its start.
             compute=ActorPoolStrategy(
-                size=min(pool.size(gpus - pool.num_gpus), num_blocks),
+                min_size=min(fewest, num_blocks),
+                max_size=min(most, num_blocks),
                 max_tasks_in_flight_per_actor=1,
             ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
         )
-    done = failed = 0
+    dataset.set_name(phase.name)
     try:
         for batch in dataset.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=0
@@ -209,17 +209,9 @@ def run_units(
             assert isinstance(batch, pa.Table)
             for value in batch.column("unit"):
                 record: UnitRecord = pickle.loads(value.as_buffer())
-                done += len(record.items)
-                failed += sum(item.status == "quarantined" for item in record.items)
                 yield record
-                if done >= FEWEST_TO_JUDGE and failed / done > config.max_failed_share:
-                    raise TooManyFailures(_too_many(failed, done, config, record))
     except RayError as error:
         raise _ours(error) from error
-
-
-def _resource(kind: str) -> float:
-    return float(ray.cluster_resources().get(kind, 0.0))  # type: ignore[no-untyped-call]
 
 
 def _too_many(failed: int, done: int, config: EngineConfig, record: UnitRecord) -> str:

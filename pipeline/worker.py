@@ -6,12 +6,13 @@ binary column; Ray Data moves blocks and knows nothing of what is inside.
 
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.guard import Failure, failure, guarded
+from pipeline.metrics import StageMetrics
 from pipeline.storage import Corpus
 from pipeline.work import Phase, Progress, Unit, finish
 from schemas.errors import ModelLoadError
@@ -32,6 +33,7 @@ class PoolWorker:
         self.first = first
         self.last = last
         self.corpus = Corpus(corpus)
+        self.metrics = StageMetrics(phase.name)
         self.ready = False
 
     def _set_up(self) -> float:
@@ -71,7 +73,7 @@ class PoolWorker:
             batch = [progress.rows[item_id] for item_id in ids]
             started = time.perf_counter()
             rows, failures = guarded(stage.name, stage.process, batch)
-            _add(progress, stage.name, started)
+            self._add(progress, stage.name, started, ids)
             # guarded keeps the order, so what is left pairs with the ids that did not fail.
             failed = {id(fault.row): fault for fault in failures}
             living = [i for i, row in zip(ids, batch, strict=True) if id(row) not in failed]
@@ -87,7 +89,16 @@ class PoolWorker:
                 progress.rows[item.item_id] = self.phase.read(item.plan)
             except Exception as error:  # noqa: BLE001 - one broken file must not end its neighbours
                 progress.failures[item.item_id] = failure(None, "read", error)
-        _add(progress, "read", started)
+        self._add(progress, "read", started, progress.rows)
+
+    def _add(
+        self, progress: Progress, stage: str, started: float, item_ids: Collection[str]
+    ) -> None:
+        """Count the seconds since `started`, and the audio of the items that went through."""
+        spent = time.perf_counter() - started
+        progress.seconds[stage] = progress.seconds.get(stage, 0.0) + spent
+        lengths = [item.duration_s for item in progress.unit.items if item.item_id in item_ids]
+        self.metrics.add(stage, spent, sum(lengths))
 
 
 def as_block(values: Sequence[Any]) -> pa.Table:
@@ -108,8 +119,3 @@ def _without_row(fault: Failure[Any]) -> Failure[Any]:
         message=fault.message,
         traceback=fault.traceback,
     )
-
-
-def _add(progress: Progress, stage: str, started: float) -> None:
-    spent = time.perf_counter() - started
-    progress.seconds[stage] = progress.seconds.get(stage, 0.0) + spent

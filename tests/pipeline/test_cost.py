@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cost import CostConfig, estimate
-from pipeline.engine import EngineConfig, PoolConfig
+from pipeline.engine import EngineConfig
+from pipeline.pools import PoolConfig
 from schemas.errors import ConfigError
 
 ENGINE = EngineConfig(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from pipeline.engine import EngineConfig, PoolConfig, ray_session, run_units
+from pipeline.engine import EngineConfig, ray_session, run_units
+from pipeline.pools import PoolConfig
 from pipeline.storage import Corpus
 from schemas.arrow import RECORDINGS
 from schemas.errors import ConfigError, ModelLoadError, TooManyFailures
