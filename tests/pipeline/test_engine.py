@@ -1,9 +1,15 @@
 """The engine on a real local Ray: what was promised about failures, pools and commits."""
 
+import re
+import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
+import ray
 from ray import cloudpickle
 
 from pipeline.engine import EngineConfig, ray_session, run_units
@@ -21,8 +27,11 @@ cloudpickle.register_pickle_by_value(toy)
 
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    with ray_session(EngineConfig()):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        # A test need not wait as long as a scraper does.
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
+        with ray_session(EngineConfig()):
+            yield
 
 
 def committed_ids(corpus: Corpus) -> list[str]:
@@ -78,6 +87,42 @@ def test_a_run_in_which_too_much_fails_stops(local_ray: None, tmp_path: Path) ->
     ]
     with pytest.raises(TooManyFailures, match="of the first 20 items went to quarantine"):
         list(run_units(toy.phase(tmp_path), bad, corpus, EngineConfig()))
+
+
+def exported(wanted: str) -> str:
+    """What Ray's exporter on this node says, once `wanted` is in it, or after a minute."""
+    port = ray.nodes()[0]["MetricsExportPort"]
+    for _ in range(60):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
+            text = str(response.read(), "utf-8")
+        if wanted in text:
+            break
+        time.sleep(1)
+    return text
+
+
+def test_prometheus_sees_what_every_stage_took(local_ray: None, tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    phase = replace(toy.phase(tmp_path, {"two": "other"}, wait_s=0.3), name="measured")
+    pools = {"cpu": PoolConfig(workers=1), "other": PoolConfig(workers=1)}
+    config = EngineConfig(pools=pools, placement={"two": "other"})
+    finished = run_units(phase, toy.units(), corpus, config)
+    records = [next(finished)]
+    # Ray takes a pool's figures away with its actors, so they are read while it works.
+    titles = ("cpu: one", "other: two", "cpu: three")
+    found = exported('stage="three"')
+    records += finished
+    assert all(f"measured {title}" in found for title in titles)
+    samples = re.findall(r"^ray_voxquarry_stage_(\w+)_seconds_total\{(.*)\} (\S+)$", found, re.MULTILINE)
+    told = {
+        (what, stage[1]): float(value)
+        for what, tags, value in samples
+        if 'phase="measured"' in tags and (stage := re.search(r'stage="(\w+)"', tags))
+    }
+    assert set(told) == set(product(("busy", "audio"), ("read", "one", "two", "three")))
+    assert told["busy", "two"] >= 0.3
+    assert 1 <= told["audio", "three"] <= told["audio", "read"] <= toy.NUM_UNITS
+    assert len(records) == len(toy.units())
 
 
 def test_pools_must_exist() -> None:
