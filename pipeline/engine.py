@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
@@ -20,11 +20,12 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from ray.exceptions import RayError
 
-from pipeline.pools import HELPERS, PoolConfig, pool_bounds, pool_title, pools_of
+from pipeline.capacity import HELPERS, PoolConfig, room_for, worker_bounds
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
 from pipeline.worker import PoolWorker
 from schemas.errors import ConfigError, ModelLoadError, TooManyFailures, VoxquarryError
+from stages.base import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ ONE_THREAD = {
 # are one dataset. Workers start anew with each, which must stay a small part of their time.
 BLOCKS_AT_ONCE = 20_000
 BLOCKS_PER_WORKER = 200
+
+# Names of more stages than this are told by the first and the last.
+MOST_NAMED = 3
 
 # Below this many finished items a high share of failures says little about the pipeline.
 FEWEST_TO_JUDGE = 20
@@ -128,19 +132,42 @@ def quiet_start() -> Iterator[None]:
         os.close(nowhere)
 
 
+def pools_of(phase: Phase) -> list[tuple[str, list[Stage[Any]]]]:
+    """Neighbouring stages on the same pool, fused: [(pool name, stages)]."""
+    placed = [(phase.placement.get(stage.name, "cpu"), stage) for stage in phase.stages]
+    return [(pool, [s for _, s in group]) for pool, group in groupby(placed, key=lambda p: p[0])]
+
+
+def pool_title(phase: Phase, pool: str, stages: Sequence[Stage[Any]]) -> str:
+    """What Ray's dashboard and metrics call a pool: `curate gpu: transcription+ctc_alignment`."""
+    names = [stage.name for stage in stages]
+    named = "+".join(names) if len(names) <= MOST_NAMED else f"{names[0]}..{names[-1]}"
+    return f"{phase.name} {pool}: {named}"
+
+
+def bounds_of(phase: Phase, config: EngineConfig) -> list[tuple[int, int]]:
+    """Fewest and most workers of each of the phase's pools on the connected Ray.
+
+    Raises `ConfigError` where a pool would wait for its first one for ever.
+    """
+    pools = [(name, config.pools[name]) for name, _ in pools_of(phase)]
+    room = room_for(pools, phase.name)
+    return worker_bounds([pool for _, pool in pools], *room)
+
+
 def run_units(
     phase: Phase, units: Sequence[Unit], corpus: Corpus, config: EngineConfig
 ) -> Iterator[UnitRecord]:
     """Run units and yield each as it is committed.
 
-    Raises `ModelLoadError` when a stage cannot open its model (nothing is marked then), and
-    `TooManyFailures` when more than the allowed share went to quarantine.
+    Raises `ConfigError` where Ray has too little room, `ModelLoadError` when a stage cannot open
+    its model (nothing is marked then), and `TooManyFailures` when more than the allowed share went
+    to quarantine.
     """
     _set_up_ray_data(config)
     # Longest first, so that no worker is left alone with a long unit at the end.
     ordered = iter(sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id)))
-    groups = pools_of(phase)
-    bounds = pool_bounds([config.pools[name] for name, _ in groups])
+    bounds = bounds_of(phase, config)
     blocks = max(BLOCKS_AT_ONCE, BLOCKS_PER_WORKER * max(most for _, most in bounds))
     done = failed = 0
     while wave := list(islice(ordered, blocks * config.units_per_commit)):
@@ -179,7 +206,7 @@ def _run_wave(
     groups = pools_of(phase)
     for index, ((pool_name, stages), (fewest, most)) in enumerate(zip(groups, bounds, strict=True)):
         pool = config.pools[pool_name]
-        title = pool_title(phase.name, pool_name, [stage.name for stage in stages])
+        title = pool_title(phase, pool_name, stages)
         dataset = dataset.map_batches(
             # Ray names a pool and its actors after the class.
             type(title, (PoolWorker,), {}),

@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from jobs.cli import app
 from jobs.settings import Settings
-from pipeline.pools import PoolConfig
+from pipeline.capacity import PoolConfig
 from pipeline.profile import load_profile
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ from jobs.curate import curate_phase, model_names
 from jobs.encode import encode_phase
 from jobs.run_curate import explain
 from jobs.settings import Settings
-from pipeline.pools import PoolConfig, pool_bounds, pool_title, pools_of
+from pipeline.capacity import PoolConfig, worker_bounds, worker_counts
+from pipeline.engine import pool_title, pools_of
 from pipeline.profile import load_profile, shipped_profiles
 from pipeline.run_record import RunRecord
 from pipeline.storage import Corpus
@@ -20,17 +21,13 @@ from schemas.errors import ConfigError
 CLUSTERS = ("cluster", "cluster-1-gpu", "cluster-8-gpus", "cluster-many")
 
 
-def bounds_of(
-    monkeypatch: pytest.MonkeyPatch, profile: str, cpus: int, gpus: int
-) -> dict[str, tuple[int, int]]:
+def bounds(profile: str, cpus: int, gpus: int) -> dict[str, tuple[int, int]]:
     """The curate phase's pools on a cluster of this size: title → fewest and most workers."""
-    found = {"CPU": float(cpus), "GPU": float(gpus)}
-    monkeypatch.setattr("pipeline.pools._resource", found.__getitem__)
     config = load_profile(profile, [], Settings)
-    groups = pools_of(curate_phase(config))
-    titles = [pool_title("curate", name, [s.name for s in stages]) for name, stages in groups]
-    bounds = pool_bounds([config.engine.pools[name] for name, _ in groups])
-    return dict(zip(titles, bounds, strict=True))
+    phase = curate_phase(config)
+    groups = pools_of(phase)
+    found = worker_bounds([config.engine.pools[name] for name, _ in groups], cpus, gpus)
+    return {pool_title(phase, *group): pair for group, pair in zip(groups, found, strict=True)}
 
 
 def test_every_profile_is_shipped() -> None:
@@ -46,32 +43,33 @@ def test_cluster_profiles_differ_in_size_alone(name: str) -> None:
         assert sum(config.engine.pools[pool].num_gpus for pool in both) <= 1
 
 
-def test_one_gpu_has_room_for_every_pool_of_curate(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bounds_of(monkeypatch, "cluster-1-gpu", 8, 1) == {
+def test_one_gpu_has_room_for_every_pool_of_curate() -> None:
+    assert bounds("cluster-1-gpu", 8, 1) == {
         "curate cpu: music": (1, 12),
         "curate separation: separation": (1, 4),
         "curate cpu: vad..signal": (1, 12),
         "curate gpu: transcription+ctc_alignment": (1, 2),
         "curate cpu: alignment..encoding": (1, 12),
     }
-    with pytest.raises(ConfigError, match=r"3 CPUs and 0.75 GPUs at once, and Ray has 8 and 0"):
-        bounds_of(monkeypatch, "cluster-1-gpu", 8, 0)
 
 
-def test_eight_gpus_all_get_a_recogniser_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = bounds_of(monkeypatch, "cluster-8-gpus", 96, 8)
-    assert bounds["curate gpu: transcription+ctc_alignment"] == (8, 32)
-    assert bounds["curate separation: separation"] == (2, 32)
-    assert bounds["curate cpu: music"] == (4, 94)
+def test_eight_gpus_all_get_a_recogniser_at_once() -> None:
+    found = bounds("cluster-8-gpus", 96, 8)
+    assert found["curate gpu: transcription+ctc_alignment"] == (8, 32)
+    assert found["curate separation: separation"] == (2, 32)
+    assert found["curate cpu: music"] == (4, 94)
 
 
-def test_a_cluster_that_grows_is_not_sized_by_what_it_starts_with(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    small, large = (bounds_of(monkeypatch, "cluster-many", *size) for size in ((4, 0), (900, 64)))
+def test_a_cluster_that_grows_is_not_sized_by_what_it_starts_with() -> None:
+    small, large = bounds("cluster-many", 4, 0), bounds("cluster-many", 900, 64)
     assert small == large
     assert all(fewest == 1 for fewest, _ in small.values())
     assert small["curate gpu: transcription+ctc_alignment"] == (1, 128)
+
+
+def test_pools_that_may_grow_cannot_start_above_their_bound() -> None:
+    with pytest.raises(ConfigError, match=r"min_workers must be in \[1, workers\]"):
+        PoolConfig(workers=2, min_workers=3)
 
 
 def test_the_embedded_profile_is_one_pool_without_gpu() -> None:
@@ -134,27 +132,12 @@ def test_a_stage_that_does_not_exist_cannot_be_placed() -> None:
         load_profile("cluster", ["engine.placement.transcribe=gpu"], Settings)
 
 
-def test_pools_that_share_gpus_have_room_to_start_all_their_workers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_pools_that_share_gpus_have_room_to_start_all_their_workers() -> None:
     pools = load_profile("cluster", [], Settings).engine.pools
-    pair = [pools["speaking"], pools["judging"]]
     for gpus in (1, 2, 8):
-        found = {"CPU": 64.0, "GPU": float(gpus)}
-        monkeypatch.setattr("pipeline.pools._resource", found.__getitem__)
-        assert pool_bounds(pair) == [(gpus, gpus), (gpus, gpus)]
-        assert sum(gpus * pool.num_gpus for pool in pair) <= gpus + 1e-9
-        assert pool_bounds([pools["gpu"]]) == [(1, 2 * gpus)]
-
-
-def test_fixed_pools_that_share_cpus_leave_each_other_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"CPU": 10.0, "GPU": 1.0}
-    monkeypatch.setattr("pipeline.pools._resource", found.__getitem__)
-    cpu, gpu = PoolConfig(), PoolConfig(num_cpus=2, num_gpus=1)
-    assert pool_bounds([cpu]) == [(8, 8)]
-    assert pool_bounds([cpu, gpu, cpu]) == [(3, 3), (1, 1), (3, 3)]
-    with pytest.raises(ConfigError, match=r"min_workers must be in \[1, workers\]"):
-        PoolConfig(workers=2, min_workers=3)
+        both = [pools["speaking"], pools["judging"]]
+        assert worker_counts(both, cpus=64, gpus=gpus) == [gpus, gpus]
+        assert worker_counts([pools["gpu"]], cpus=64, gpus=gpus) == [2 * gpus]
 
 
 def test_a_dry_run_prices_hours_at_the_rates_of_the_run_before(

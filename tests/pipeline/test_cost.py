@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.capacity import PoolConfig
 from pipeline.cost import CostConfig, estimate
 from pipeline.engine import EngineConfig
-from pipeline.pools import PoolConfig
 from schemas.errors import ConfigError
 
 ENGINE = EngineConfig(

@@ -12,8 +12,8 @@ import pytest
 import ray
 from ray import cloudpickle
 
+from pipeline.capacity import PoolConfig
 from pipeline.engine import EngineConfig, ray_session, run_units
-from pipeline.pools import PoolConfig
 from pipeline.storage import Corpus
 from schemas.arrow import RECORDINGS
 from schemas.errors import ConfigError, ModelLoadError, TooManyFailures
@@ -113,7 +113,9 @@ def test_prometheus_sees_what_every_stage_took(local_ray: None, tmp_path: Path) 
     found = exported('stage="three"')
     records += finished
     assert all(f"measured {title}" in found for title in titles)
-    samples = re.findall(r"^ray_voxquarry_stage_(\w+)_seconds_total\{(.*)\} (\S+)$", found, re.MULTILINE)
+    samples = re.findall(
+        r"^ray_voxquarry_stage_(\w+)_seconds_total\{(.*)\} (\S+)$", found, re.MULTILINE
+    )
     told = {
         (what, stage[1]): float(value)
         for what, tags, value in samples
