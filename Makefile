@@ -38,7 +38,7 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Prints tables of speeds, each measured in one run; about fifty minutes on two cores.
+# Prints tables of speeds, each measured in one run; about seventy minutes on two cores.
 bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_curate
 	$(BIN)/python -m tests.benchmarks.bench_core
@@ -47,6 +47,7 @@ bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_watermark
 	$(BIN)/python -m tests.benchmarks.bench_clone
 	$(BIN)/python -m tests.benchmarks.bench_train
+	$(BIN)/python -m tests.benchmarks.bench_scaling
 
 clean:
 	rm -rf .venv .venv-voxkitchen .venv-voxcpm demo-corpus demo-run bench-out
