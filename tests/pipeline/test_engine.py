@@ -60,6 +60,29 @@ def test_every_unit_is_committed_once_and_bad_items_cost_themselves(
     assert len(markers) == -(-len(toy.units()) // units_per_commit)
 
 
+def test_a_pool_grows_with_the_work_that_waits(local_ray: None, tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    (tmp_path / "workers").mkdir()
+    pool = PoolConfig(min_workers=1, workers=2, num_cpus=0.5)
+    phase = toy.phase(tmp_path, wait_s=0.5)
+    records = list(run_units(phase, toy.units(), corpus, EngineConfig(pools={"cpu": pool})))
+    assert len(records) == len(toy.units())
+    assert committed_ids(corpus) == EXPECTED
+    assert len(list((tmp_path / "workers").iterdir())) == 2
+
+
+def test_a_long_run_goes_from_dataset_to_dataset(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engine.BLOCKS_AT_ONCE", 4)
+    monkeypatch.setattr("pipeline.engine.BLOCKS_PER_WORKER", 1)
+    corpus = Corpus(str(tmp_path / "corpus"))
+    config = EngineConfig(pools={"cpu": PoolConfig(workers=2)})
+    records = list(run_units(toy.phase(tmp_path), toy.units(), corpus, config))
+    assert len(records) == len(toy.units()) > 2 * 4
+    assert committed_ids(corpus) == EXPECTED
+
+
 def test_a_killed_worker_costs_nothing(local_ray: None, tmp_path: Path) -> None:
     corpus = Corpus(str(tmp_path / "corpus"))
     (tmp_path / "kill").touch()

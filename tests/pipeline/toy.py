@@ -15,7 +15,8 @@ NUM_UNITS = 12
 
 
 class Double:
-    """Doubles a number; 3 is bad, and a file named `kill` makes the worker kill itself once."""
+    """Doubles a number; 3 is bad, a file named `kill` makes the worker kill itself once, and in a
+    folder named `workers` each worker leaves its process id."""
 
     def __init__(self, name: str, folder: Path, *, wait_s: float = 0.0) -> None:
         self.name = name
@@ -28,6 +29,8 @@ class Double:
 
     def process(self, batch: Sequence[int]) -> list[int]:
         time.sleep(self.wait_s)
+        if (self.folder / "workers").is_dir():
+            (self.folder / "workers" / str(os.getpid())).touch()
         kill = self.folder / "kill"
         if kill.exists():
             kill.unlink()
