@@ -61,8 +61,8 @@ class EngineConfig:
     object_store_mb: int | None = 512
     """Shared memory of a Ray that is started here; null leaves it to Ray."""
     between_pools_mb: int | None = None
-    """Shared memory of all nodes for units between two pools: beyond it earlier pools wait, and
-    nothing is spilled to disk. Null leaves it to Ray Data, which takes half of what there is."""
+    """Shared memory of all nodes for units between two pools: beyond it earlier pools wait, so
+    that nothing need be spilled. Null leaves it to Ray Data, which takes half of what there is."""
 
     def __post_init__(self) -> None:
         if "cpu" not in self.pools:
