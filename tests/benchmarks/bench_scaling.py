@@ -53,6 +53,7 @@ class Scaled:
 
     workers: int
     units: int
+    unit_s: float
     wall_s: float
     """From the moment when all workers were there to the last commit."""
     ideal_s: float
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench_scaling", description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=int, nargs="*", default=WORKERS)
     parser.add_argument("--rounds", type=int, default=8, help="units for each worker")
+    parser.add_argument("--unit-s", type=float, default=UNIT_S, help="seconds of audio in a unit")
     parser.add_argument("--planned", type=int, nargs="*", default=PLANNED)
     parser.add_argument("--run", type=int, default=RUN, help="units; 0 for none")
     parser.add_argument("--out", type=Path, default=ROOT / "bench-out", help="emptied first")
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = []
     for workers in options.workers:
         fresh_folder(out)
-        runs.append(alone(sleep, workers, options.rounds, out))
+        runs.append(alone(sleep, workers, options.rounds, options.unit_s, out))
         console.print(runs[-1])
     if runs:
         show_scaling(console, runs)
@@ -105,17 +107,17 @@ def fresh_folder(out: Path) -> None:
     (out / "gate").mkdir(parents=True)
 
 
-def sleep(workers: int, rounds: int, out: Path) -> Scaled:
-    """Run `rounds` units for each worker."""
+def sleep(workers: int, rounds: int, unit_s: float, out: Path) -> Scaled:
+    """Run `rounds` units of `unit_s` seconds of audio for each worker."""
     busy = busy_cores()
     gate = out / "gate"
     stages = [
         Sleeper(name, cost, gate, workers if index == 0 else 0)
         for index, (name, cost) in enumerate(COSTS.items())
     ]
-    cost = UNIT_S * sum(COSTS.values())
+    cost = unit_s * sum(COSTS.values())
     pool = PoolConfig(workers=workers, num_cpus=1 / workers)
-    units = made_up_units(workers * rounds)
+    units = made_up_units(workers * rounds, unit_s)
     engine = EngineConfig(pools={"cpu": pool})
     me = psutil.Process()
     used = 0.0
@@ -129,6 +131,7 @@ def sleep(workers: int, rounds: int, out: Path) -> Scaled:
     return Scaled(
         workers=workers,
         units=len(units),
+        unit_s=unit_s,
         wall_s=wall_s,
         ideal_s=rounds * cost,
         driver_cpu=(sum(me.cpu_times()[:2]) - used) / wall_s,
@@ -155,7 +158,7 @@ def show_scaling(console: Console, runs: Sequence[Scaled]) -> None:
             str(run.units),
             f"{run.wall_s:.1f}",
             f"{run.ideal_s:.1f}",
-            f"{run.units * UNIT_S / run.wall_s:,.0f}",
+            f"{run.units * run.unit_s / run.wall_s:,.0f}",
             f"{run.efficiency:.1%}",
             f"{run.driver_cpu:.2f}",
             f"{run.busy_before:.1f}",

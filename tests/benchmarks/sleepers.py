@@ -68,8 +68,8 @@ def recording_of(plan: float, row: float | None) -> Mapping[str, Sequence[Any]]:
     return {"recordings": [recording]}
 
 
-def made_up_units(count: int) -> list[Unit]:
+def made_up_units(count: int, unit_s: float = UNIT_S) -> list[Unit]:
     return [
-        Unit(items=(WorkItem(item_id=f"{i:07d}", uri=f"{i}", duration_s=UNIT_S, plan=UNIT_S),))
+        Unit(items=(WorkItem(item_id=f"{i:07d}", uri=f"{i}", duration_s=unit_s, plan=unit_s),))
         for i in range(count)
     ]
