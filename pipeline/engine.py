@@ -35,8 +35,8 @@ ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 } | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-# Ray Data keeps several kilobytes of every block of a dataset until it ends, in the driver; so many
-# are one dataset. Workers start anew with each, which must stay a small part of their time.
+# The driver holds every block of a dataset until it ends, so a long run is several datasets of so many.
+# Workers start anew with each, which must stay a small part of their time.
 BLOCKS_AT_ONCE = 20_000
 BLOCKS_PER_WORKER = 200
 
