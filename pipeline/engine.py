@@ -78,7 +78,10 @@ class EngineConfig:
 
 @contextmanager
 def ray_session(config: EngineConfig) -> Iterator[float]:
-    """A connected Ray; yields the seconds that it took. Joins RAY_ADDRESS, else starts its own."""
+    """A connected Ray; yields the seconds that it took. Joins RAY_ADDRESS, else starts its own.
+
+    Raises `ConfigError` where the cluster cannot be joined.
+    """
     started = time.perf_counter()
     mine = not ray.is_initialized()
     if mine:
@@ -101,8 +104,14 @@ def ray_session(config: EngineConfig) -> Iterator[float]:
 
 
 def _start_ray(config: EngineConfig, common: dict[str, Any]) -> None:
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
+        except (ConnectionError, RuntimeError, RayError) as error:
+            raise ConfigError(
+                f"cannot join the Ray cluster at {address} (RAY_ADDRESS): it is not there, or wants "
+                "its token (RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN)"
+            ) from error
         return
     # Workers inherit this; a runtime_env would start each of them twice.
     os.environ.update(ONE_THREAD)
