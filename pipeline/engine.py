@@ -24,7 +24,13 @@ from pipeline.capacity import HELPERS, PoolConfig, room_for, worker_bounds
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
 from pipeline.worker import PoolWorker
-from schemas.errors import ConfigError, ModelLoadError, TooManyFailures, VoxquarryError
+from schemas.errors import (
+    ConfigError,
+    ModelLoadError,
+    StorageError,
+    TooManyFailures,
+    VoxquarryError,
+)
 from stages.base import Stage
 
 logger = logging.getLogger(__name__)
@@ -170,8 +176,8 @@ def run_units(
     """Run units and yield each as it is committed.
 
     Raises `ConfigError` where Ray has too little room, `ModelLoadError` when a stage cannot open
-    its model (nothing is marked then), and `TooManyFailures` when more than the allowed share went
-    to quarantine.
+    its model (nothing is marked then), `TooManyFailures` when more than the allowed share went to
+    quarantine, and `StorageError` when the corpus cannot be written any more.
     """
     _set_up_ray_data(config)
     # Longest first, so that no worker is left alone with a long unit at the end.
@@ -262,10 +268,12 @@ def _ours(error: RayError) -> VoxquarryError | RayError:
     """The error of ours inside Ray's, if that is what ended the run."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, VoxquarryError):
-            return ModelLoadError(str(cause).splitlines()[0])
+        for kind in (StorageError, ModelLoadError):
+            if isinstance(cause, kind):
+                return kind(str(cause).splitlines()[0])
         cause = cause.__cause__ or getattr(cause, "cause", None)
     for line in str(error).splitlines():
-        if "ModelLoadError: " in line:
-            return ModelLoadError(line.split("ModelLoadError: ", 1)[1])
+        for kind in (StorageError, ModelLoadError):
+            if f"{kind.__name__}: " in line:
+                return kind(line.split(f"{kind.__name__}: ", 1)[1])
     return error
