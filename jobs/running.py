@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from annotators.registry import ResolvedModel
 from pipeline.engine import EngineConfig, ray_session, run_units
 from pipeline.run_record import RunRecord
 from pipeline.storage import Corpus
+from pipeline.tombstones import refuse_unfinished
 from pipeline.work import Phase, Unit
 
 
@@ -29,7 +30,11 @@ from pipeline.work import Phase, Unit
 def recorded(
     corpus: Corpus, phase: str, settings: dict[str, Any], console: Console, **facts: Any
 ) -> Iterator[RunRecord]:
-    """A run record that is closed with what ended the run, if anything did."""
+    """A run record that is closed with what ended the run, if anything did.
+
+    Raises `ConfigError` where an opt-out has begun and not ended.
+    """
+    refuse_unfinished(corpus)
     record = RunRecord(corpus, phase, settings)
     record.write(**facts)
     started = time.perf_counter()
@@ -137,6 +142,8 @@ class Working:
     console: Console
     ray: ExitStack
     """Ends the Ray that was started for the run."""
+    run: str = ""
+    """Name of the run's record."""
     facts: dict[str, Any] = field(default_factory=dict)
     units: int = 0
 
@@ -158,7 +165,7 @@ class Working:
         self.start_ray()
         started = time.perf_counter()
         audio_s, seconds = run_with_progress(
-            phase,
+            replace(phase, run=self.run),
             units,
             self.corpus,
             self.engine,
