@@ -146,7 +146,10 @@ class Corpus:
 
     def write_json(self, name: str, value: Any, *, indent: int | None = 1) -> None:
         """Write one JSON file whole or not at all."""
-        text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+        self.write_text(name, json.dumps(value, ensure_ascii=False, indent=indent, default=str))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text file, UTF-8, whole or not at all."""
         self._write_atomically(name, lambda sink: sink.write(text.encode()))
 
     def _write_atomically(self, name: str, write: Any) -> None:
