@@ -20,7 +20,7 @@ from jobs.evaluation.figures import (
 )
 from jobs.evaluation.following import following
 from jobs.evaluation.held_out import read_samples
-from jobs.evaluation.judging import judges_fingerprint
+from jobs.evaluation.judging import Panel, judges_fingerprint
 from jobs.evaluation.rows import RECORDINGS, UTTERANCES, RecordingRow, UtteranceRow
 from jobs.evaluation.showing import markdown, sheets_of, show
 from jobs.evaluation.system_run import Described, SystemRun
@@ -59,11 +59,12 @@ def run_evaluate(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}") from error
+    panel = Panel(config)
     figures: list[SystemFigures] = []
     rows: list[UtteranceRow] = []
     recordings: list[RecordingRow] = []
     for system in systems:
-        run = SystemRun(system, asked, out, config, console)
+        run = SystemRun(system, asked, out, panel, console)
         mine, described = run.utterances(judges)
         rebuilt = run.recordings()
         first = [row for row in rows if row.system == systems[0].label]
@@ -85,7 +86,7 @@ def run_evaluate(
 
 def read_sets(on: Sequence[str], language: str | None, config: Settings) -> UtteranceSet:
     """All utterances of the lists and corpora. Raises ConfigError."""
-    found = []
+    found: list[UtteranceSet] = []
     for name in on:
         if Path(name).is_file():
             found.append(read_list(Path(name), language))
@@ -93,6 +94,10 @@ def read_sets(on: Sequence[str], language: str | None, config: Settings) -> Utte
             found.append(read_samples(name, config.evaluate))
         else:
             raise ConfigError(f"{name} is neither a test list nor a corpus")
+    origins = [name for one in found for name in {u.origin for u in one.utterances}]
+    twice = next((name for name in origins if origins.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two test sets are called {twice!r}; give one folder another name")
     return reduce(add, found)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from schemas.ids import content_id
 from schemas.rows import Wave, Word
 from stages.acoustics import attributes_of
 from stages.experts import judged, open_experts
-from stages.judging import MODEL_RATE, at_model_rate, cosine_of, loudest_dbfs
+from stages.judging import MODEL_RATE, Judges, at_model_rate, cosine_of, loudest_dbfs
 from stages.traits import traits_of
 
 # Raised when the same speech and judges give other figures than before.
@@ -76,7 +77,7 @@ def judged_id(utterance: Utterance, sound_id: str, judges: str, levels: Sequence
 def judge_missing(
     heard: Sequence[Heard],
     folder: Path,
-    config: Settings,
+    panel: "Panel",
     levels: Callable[[Utterance], Sequence[Level]],
     progress: Callable[[int], None],
 ) -> dict[str, JudgedRow]:
@@ -89,10 +90,7 @@ def judge_missing(
     rows = ledger.rows(one.row_id for one in heard)
     progress(len(rows))
     todo = [one for one in heard if one.row_id not in rows]
-    if not todo:
-        return rows
-    panel = Panel(config)
-    for unit in units(todo, config.evaluate.unit):
+    for unit in units(todo, panel.config.evaluate.unit):
         made = panel.judged(unit, levels)
         ledger.add(made)
         rows |= {row.row_id: row for row in made}
@@ -101,19 +99,29 @@ def judge_missing(
 
 
 class Panel:
-    """The judges, opened."""
+    """The judges of all systems, opened when there is something to judge."""
 
     def __init__(self, config: Settings) -> None:
-        """Raises ModelLoadError."""
         self.config = config
-        self._judges = open_judges(config.transcription, config.dnsmos, config.speaker)
-        self._experts: list[Expert] | None = None
-        self._vad: Silero | None = None
+
+    @cached_property
+    def _judges(self) -> Judges:
+        config = self.config
+        return open_judges(config.transcription, config.dnsmos, config.speaker)
+
+    @cached_property
+    def _experts(self) -> list[Expert]:
+        return open_experts(self.config.experts)
+
+    @cached_property
+    def _vad(self) -> Silero:
+        vad = self.config.vad
+        return Silero(resolve(vad.model).path, threads=vad.threads)
 
     def judged(
         self, unit: Sequence[Heard], levels: Callable[[Utterance], Sequence[Level]]
     ) -> list[JudgedRow]:
-        """A row for each utterance, in their order."""
+        """A row for each utterance, in their order. Raises ModelLoadError."""
         rows: dict[str, JudgedRow] = {}
         listened: list[_Listened] = []
         for one in unit:
@@ -195,10 +203,6 @@ class Panel:
                 one.row = replace(one.row, traits=self._traits(one, scale))
 
     def _traits(self, one: _Listened, levels: Sequence[Level]) -> Traits:
-        if self._vad is None or self._experts is None:
-            vad = self.config.vad
-            self._vad = Silero(resolve(vad.model).path, threads=vad.threads)
-            self._experts = open_experts(self.config.experts)
         vad = self.config.vad
         speech = speech_spans(
             self._vad.probs(one.wave_16k),

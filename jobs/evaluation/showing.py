@@ -177,10 +177,8 @@ def show(sheets: Sequence[Sheet], refused: Sequence[Refused], console: Console) 
 
 def _told_refused(one: Refused) -> str:
     system = f" ({one.system})" if one.system else ""
-    message = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in one.message
-    )
-    return f"{one.where}{system}: {one.error}: {message}"
+    text = f"{one.where}{system}: {one.error}: {one.message}"
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def markdown(sheets: Sequence[Sheet], refused: Sequence[Refused], notes: Sequence[str]) -> str:

@@ -8,14 +8,13 @@ from rich.console import Console
 
 from jobs.evaluation.figures import measure_of
 from jobs.evaluation.following import verdicts_on
-from jobs.evaluation.judging import Heard, judge_missing, judged_id
+from jobs.evaluation.judging import Heard, Panel, judge_missing, judged_id
 from jobs.evaluation.rebuilding import rebuild_missing, rebuildings, recordings_of
 from jobs.evaluation.rows import JudgedRow, RecordingRow, SpokenRow, UtteranceRow
 from jobs.evaluation.speaking import Saying, sayings, speak_missing
 from jobs.evaluation.systems import System
 from jobs.evaluation.utterances import SoundFile, Utterance, UtteranceSet
 from jobs.running import step_bar
-from jobs.settings import Settings
 from schemas.attributes import Level, Traits
 
 Described = dict[str, list[tuple[str, Traits]]]
@@ -26,10 +25,11 @@ class SystemRun:
     """A checkpoint, or the recordings, and the folder that keeps what came of it."""
 
     def __init__(
-        self, system: System, asked: UtteranceSet, out: Path, config: Settings, console: Console
+        self, system: System, asked: UtteranceSet, out: Path, panel: Panel, console: Console
     ) -> None:
-        """out: the evaluation's folder."""
-        self.system, self.asked, self.config, self.console = system, asked, config, console
+        """out: the evaluation's folder. panel: who judges, and by which settings."""
+        self.system, self.asked, self.panel, self.console = system, asked, panel, console
+        self.config = panel.config
         self.folder = out / system.folder
 
     def utterances(self, judges: str) -> tuple[list[UtteranceRow], Described]:
@@ -61,7 +61,7 @@ class SystemRun:
                 if one.truth is not None
             ]
         with self._bar("judging", len(heard)) as progress:
-            found = judge_missing(heard, self.folder, self.config, self._levels, progress)
+            found = judge_missing(heard, self.folder, self.panel, self._levels, progress)
         judged = {one.utterance.key: found[one.row_id] for one in heard}
         described: Described = {}
         rows = []

@@ -119,6 +119,9 @@ def sound_of(folder: Path, name: str) -> SoundFile:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise BadLine(f"{name} leads out of the list's folder")
+        # Reading a pipe or a device might never end.
+        if path.exists() and not path.is_file():
+            raise BadLine(f"{name} is no file")
         return SoundFile(path=path, sound_id=content_id(path.read_bytes()), name=name)
     except (OSError, ValueError, RuntimeError) as error:
         # Not there, a folder, a name that no file can have, links in a circle.
