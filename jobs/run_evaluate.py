@@ -21,11 +21,11 @@ from jobs.evaluation.figures import (
 from jobs.evaluation.following import following
 from jobs.evaluation.held_out import read_samples
 from jobs.evaluation.judging import Panel, judges_fingerprint
+from jobs.evaluation.lists import read_list
 from jobs.evaluation.rows import RECORDINGS, UTTERANCES, RecordingRow, UtteranceRow
 from jobs.evaluation.showing import markdown, sheets_of, show
 from jobs.evaluation.system_run import Described, SystemRun
 from jobs.evaluation.systems import System, systems_of
-from jobs.evaluation.test_list import read_list
 from jobs.evaluation.utterances import Refused, UtteranceSet
 from jobs.running import as_recorded
 from jobs.settings import Settings
