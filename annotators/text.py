@@ -8,6 +8,7 @@ in Hindi or Thai are vowels. Here they stay; those that Arabic and Hebrew may le
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import jiwer
@@ -71,6 +72,31 @@ def error_rate(reference: str, hypothesis: str, language: str | None) -> float:
     """WER, or CER for a language without word spaces."""
     rate = char_error_rate if language in WITHOUT_SPACES else word_error_rate
     return rate(reference, hypothesis, language)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """Insertions, deletions and substitutions, and what they are counted against."""
+
+    errors: int
+    units: int
+    """Words of the reference, or its characters where no spaces part words."""
+
+
+def error_count(reference: str, hypothesis: str, language: str | None) -> ErrorCount:
+    """What `error_rate` is the ratio of, so that utterances add up."""
+    first, second = (normalised(text, language) for text in (reference, hypothesis))
+    if language in WITHOUT_SPACES:
+        first, second = first.replace(" ", ""), second.replace(" ", "")
+        units, heard = len(first), len(second)
+        count = jiwer.process_characters
+    else:
+        units, heard = len(first.split()), len(second.split())
+        count = jiwer.process_words
+    if not first or not second:
+        return ErrorCount(errors=max(units, heard), units=units)
+    found = count(first, second)
+    return ErrorCount(errors=found.insertions + found.deletions + found.substitutions, units=units)
 
 
 def _rate(measure: Callable[[str, str], float], reference: str, hypothesis: str) -> float:

@@ -6,7 +6,15 @@ import sys
 import typer
 from rich.console import Console
 
-from jobs import cli_cluster, cli_data, cli_detect, cli_model, cli_provenance, cli_synthetic
+from jobs import (
+    cli_cluster,
+    cli_data,
+    cli_detect,
+    cli_evaluate,
+    cli_model,
+    cli_provenance,
+    cli_synthetic,
+)
 from schemas.errors import VoxquarryError
 
 app = typer.Typer(
@@ -23,6 +31,7 @@ app.add_typer(cli_synthetic.app)
 app.add_typer(cli_detect.app)
 app.add_typer(cli_model.app)
 app.add_typer(cli_provenance.app)
+app.add_typer(cli_evaluate.app)
 app.add_typer(cli_cluster.app)
 
 

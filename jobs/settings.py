@@ -7,6 +7,7 @@ from jobs.clone_plan import CloneConfig
 from jobs.compose import ComposeConfig
 from jobs.curate import CurateConfig
 from jobs.encode import EncodeConfig
+from jobs.evaluation.config import EvaluateConfig
 from pipeline.chat.config import ChatConfig
 from stages.experts import ExpertsConfig
 from stages.judging import JudgingConfig
@@ -34,3 +35,4 @@ class Settings(CurateConfig):
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     latents: LatentsConfig = field(default_factory=LatentsConfig)
     compose: ComposeConfig = field(default_factory=ComposeConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

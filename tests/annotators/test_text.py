@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators.text import char_error_rate, error_rate, plain_tokens
+from annotators.text import ErrorCount, char_error_rate, error_count, error_rate, plain_tokens
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,28 @@ def test_vowel_signs_are_part_of_the_word() -> None:
     assert char_error_rate("कि", "का", "hi") == pytest.approx(0.5)
     assert plain_tokens("مُحَمَّد", "ar") == ["محمد"]
     assert plain_tokens("e\u0301te\u0301", "fr") == ["été"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "language", "errors", "units"),
+    [
+        ("please leave a message", "please leave the message now", "en", 2, 4),
+        ("You have 2 messages.", "", "en", 4, 4),
+        ("!?", "thank you", "en", 2, 0),
+        ("今天 天气好。", "今天天汽", "zh", 2, 5),
+    ],
+)
+def test_errors_are_counted_so_that_utterances_add_up(
+    reference: str, hypothesis: str, language: str, errors: int, units: int
+) -> None:
+    assert error_count(reference, hypothesis, language) == ErrorCount(errors, units)
+
+
+@given(
+    first=st.text(max_size=40), second=st.text(max_size=40), language=st.sampled_from(["en", "zh"])
+)
+def test_a_count_is_what_its_rate_is_the_ratio_of(first: str, second: str, language: str) -> None:
+    count = error_count(first, second, language)
+    if count.units and count.errors:
+        rate = error_rate(first, second, language)
+        assert rate == pytest.approx(count.errors / count.units)
