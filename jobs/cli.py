@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from jobs import (
+    cli_browse,
     cli_cluster,
     cli_data,
     cli_detect,
@@ -27,6 +28,7 @@ app = typer.Typer(
     "does only what is still to do.",
 )
 app.add_typer(cli_data.app)
+app.add_typer(cli_browse.app)
 app.add_typer(cli_synthetic.app)
 app.add_typer(cli_detect.app)
 app.add_typer(cli_model.app)

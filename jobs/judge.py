@@ -19,6 +19,7 @@ from pipeline.profile import as_plain
 from pipeline.report import ReportData, render_report, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_voices import MEASURES, WORDS, Voices
+from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from pipeline.summary import Accounts, account, render
 from pipeline.tombstones import refuse_unfinished
@@ -43,7 +44,7 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     policy = load_policy(policy_name)
     corpus = _opened(root)
     clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
-    verdicts = judge(clips, policy)
+    verdicts = judge(clips, policy, read_reviews(corpus))
     facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
     corpus.write_current(JUDGE_PHASE, VERDICTS, verdicts.to_arrow(), **facts)
     items = [item for _, item in corpus.latest_items(PHASE).values()]

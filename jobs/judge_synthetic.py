@@ -9,6 +9,7 @@ from jobs.clone_plan import PHASE, CloneConfig, still_allowed
 from pipeline.policy import judge_synthetic as judged
 from pipeline.policy import load_synthetic_policy
 from pipeline.profile import as_plain
+from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from schemas.arrow import SYNTHETIC, SYNTHETIC_VERDICTS
 
@@ -31,7 +32,7 @@ def judge_synthetic(
     clones = corpus.read_standing(SYNTHETIC, PHASE, "clip_id", {*policy.columns, *_LINEAGE})
     allowed = still_allowed(corpus, clones.select(_LINEAGE), config).select("clip_id")
     withdrawn = ~pl.col("clip_id").is_in(allowed["clip_id"].implode())
-    verdicts = judged(clones, policy).with_columns(
+    verdicts = judged(clones, policy, read_reviews(corpus)).with_columns(
         accepted=pl.col("accepted") & ~withdrawn,
         reasons=pl.when(withdrawn)
         .then(pl.concat_list(pl.lit(WITHDRAWN), "reasons"))

@@ -18,6 +18,7 @@ from schemas.descriptions import Description
 from schemas.errors import StorageError
 from schemas.latents import Latent
 from schemas.references import Duplicate, MinedSession, Reference
+from schemas.reviews import Review
 from schemas.rows import Clip, Quarantined, Recording, Verdict
 from schemas.samples import Sample
 from schemas.sentences import SentenceVector
@@ -53,6 +54,11 @@ class Table:
         """Arrow schema with `name/version` in its metadata."""
         return _schema_of(self)
 
+    @property
+    def tag(self) -> str:
+        """What stands in every file's metadata."""
+        return f"{self.name}/{self.version}"
+
     def to_arrow(self, rows: Sequence[Any]) -> pa.Table:
         """Rows of this table's type, as a table of this schema."""
         schema = self.schema
@@ -66,9 +72,10 @@ class Table:
         """Raise `StorageError` unless `schema` is this table, of this version, column by column."""
         expected = self.schema
         tag = (schema.metadata or {}).get(VERSION_KEY, b"no tag").decode()
-        wanted = f"{self.name}/{self.version}"
-        if tag != wanted:
-            raise StorageError(f"{where}: holds table {tag}, this version reads {wanted}")
+        if tag != self.tag:
+            raise StorageError(f"{where}: holds table {tag}, this version reads {self.tag}")
+        if schema.equals(expected):
+            return
         for field in expected:
             index = schema.get_field_index(field.name)
             if index < 0 or schema.field(index).type != field.type:
@@ -81,8 +88,7 @@ class Table:
 @cache
 def _schema_of(table: Table) -> pa.Schema:
     """Made once per table: a corpus has thousands of parts, and each is checked."""
-    tag = f"{table.name}/{table.version}".encode()
-    return pa.schema(_struct_fields(table.row), metadata={VERSION_KEY: tag})
+    return pa.schema(_struct_fields(table.row), metadata={VERSION_KEY: table.tag.encode()})
 
 
 def _struct_fields(row: type) -> "list[pa.Field[Any]]":
@@ -133,6 +139,7 @@ TRAITS = Table(name="traits", version=1, row=Traits)
 DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
 SYNTHETIC = Table(name="synthetic", version=1, row=Synthetic)
 SYNTHETIC_VERDICTS = Table(name="synthetic_verdicts", version=1, row=SyntheticVerdict)
+REVIEWS = Table(name="reviews", version=1, row=Review, rows_per_group=8192)
 SENTENCES = Table(
     name="sentences", version=1, row=SentenceVector, rows_per_group=8192, raw=("vector",)
 )
@@ -148,5 +155,6 @@ TABLES = {
         *(ATTRIBUTES, LEVELS, TRAITS, DESCRIPTIONS),
         *(SYNTHETIC, SYNTHETIC_VERDICTS, SENTENCES),
         *(LATENTS, SAMPLES),
+        REVIEWS,
     )
 }
