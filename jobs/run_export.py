@@ -25,6 +25,7 @@ from jobs.exporting.splits import SPLITS
 from jobs.judge import judge_corpus
 from jobs.running import recorded
 from pipeline.policy import load_policy
+from pipeline.run_record import without_secrets
 from pipeline.storage import Corpus
 from schemas.errors import ConfigError
 from schemas.ids import content_id
@@ -64,8 +65,8 @@ def run_export(
     folder = ExportFolder(out)
     if how.names_paths and not folder.is_local:
         raise ConfigError(f"--to {to} names files by absolute paths, so --out must be a folder")
-    folder.claim(to, root)
-    facts: dict[str, Any] = {"format": to, "out": out}
+    folder.claim(to, without_secrets(root))
+    facts: dict[str, Any] = {"format": to, "out": without_secrets(out)}
     with recorded(corpus, PHASE, asdict(config), console, **facts) as record:
         with console.status("Judging the clips …"):
             judge_corpus(root, policy, console, quiet=True)
@@ -216,7 +217,7 @@ def _show(run: _Exporting, lost: Sequence[Lost], out: str, console: Console) -> 
     ]
     if empty:
         console.print(
-            f"[yellow]Nothing is in {' and '.join(empty)}:[/] too few groups of clips share no "
-            "speaker and no session."
+            f"[yellow]Nothing is in {' and '.join(empty)}:[/] too few clips share no speaker and "
+            "no session with the rest."
         )
     console.print(f"{out}: {len(run.shards):,} shards, README.md.", highlight=False)

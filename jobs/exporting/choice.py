@@ -63,26 +63,21 @@ class Choice:
 
 def choose(corpus: Corpus, config: ExportConfig, *, needs_reference: bool) -> Choice:
     """Join the tables. Raises `ConfigError` where nothing is left to export."""
-    clips = _accepted(corpus, config)
-    reason = (
-        pl.when(~pl.col("text").str.contains(r"\S").fill_null(False))
-        .then(pl.lit("no_text"))
-        .when(pl.col("refused") != "")
-        .then(pl.col("refused"))
-        .otherwise(pl.lit(""))
-    )
-    clips = clips.with_columns(reason=reason)
-    repeats = repeats_in(corpus, clips.filter(pl.col("reason") == ""))
-    clips = clips.with_columns(
-        reason=pl.when(pl.col("clip_id").is_in(repeats.implode()))
-        .then(pl.lit("near_duplicate"))
-        .otherwise("reason")
-    )
+    clips = _with_reasons(corpus, _accepted(corpus, config))
     left_out = Counter(clips.filter(pl.col("reason") != "")["reason"].to_list())
     clips = clips.filter(pl.col("reason") == "").drop("refused", "reason")
     if clips.is_empty():
         why = ", ".join(f"{reason} {number:,}" for reason, number in left_out.most_common())
-        raise ConfigError(f"nothing of {corpus.root} is left to export ({why or 'no clips'})")
+        raise ConfigError(f"nothing of {corpus.root} is left to export: {why}")
+    clips = _with_references(corpus, _told(corpus, clips)).with_columns(listed=pl.lit(True))
+    if needs_reference:
+        num_before = clips.height
+        clips = _only_referenced(clips)
+        if clips.is_empty():
+            raise ConfigError(
+                f"no clip of {corpus.root} has a reference; `voxquarry mine` finds them"
+            )
+        left_out["no_reference"] = num_before - int(clips["listed"].sum())
     shares = {TEST: config.test, VALIDATION: config.validation}
     clips = clips.with_columns(
         split=split_of(clips, shares, config.seed),
@@ -90,27 +85,14 @@ def choose(corpus: Corpus, config: ExportConfig, *, needs_reference: bool) -> Ch
         generation=pl.lit(0, pl.Int64),
         voice=pl.coalesce("speaker", pl.format("session-{}", "session_id")),
     )
-    clips = _with_references(corpus, _told(corpus, clips))
     if config.synthetic:
-        made, num_left_out = _clones(corpus, clips)
-        left_out += Counter(made_of_others=num_left_out)
+        made, left_out["made_of_others"] = _clones(corpus, clips)
         clips = pl.concat([clips, made], how="diagonal_relaxed")
-    listed = pl.lit(True)
-    if needs_reference:
-        listed = pl.col("reference_id").is_not_null()
-        lent = clips["reference_id"].drop_nulls()
-        left_out += Counter(no_reference=int(clips["reference_id"].null_count()))
-        clips = clips.filter(listed | pl.col("clip_id").is_in(lent.implode()))
-        if clips.is_empty():
-            raise ConfigError(
-                f"no clip of {corpus.root} has a reference; `voxquarry mine` finds them"
-            )
+    declared = corpus.read(RECORDINGS, ["consent"])["consent"]
     return Choice(
-        clips=_numbered(clips.with_columns(listed=listed)),
+        clips=_numbered(clips),
         left_out=+left_out,
-        not_understood=consent.not_understood(
-            corpus.read(RECORDINGS, ["consent"])["consent"], use="training"
-        ),
+        not_understood=consent.not_understood(declared, use="training"),
     )
 
 
@@ -138,6 +120,30 @@ def _accepted(corpus: Corpus, config: ExportConfig) -> pl.DataFrame:
         clips.join(_declared(corpus, config), on="recording_id", how="left", maintain_order="left")
         .with_columns(language=pl.coalesce("language", "declared"))
         .drop("declared")
+    )
+
+
+def _with_reasons(corpus: Corpus, clips: pl.DataFrame) -> pl.DataFrame:
+    """The clips with why each may not go out; empty where it may."""
+    reasoned = clips.with_columns(
+        reason=pl.when(pl.col("text").str.contains(r"\S").fill_null(False))
+        .then("refused")
+        .otherwise(pl.lit("no_text"))
+    )
+    repeats = repeats_in(corpus, reasoned.filter(pl.col("reason") == ""))
+    return reasoned.with_columns(
+        reason=pl.when(pl.col("clip_id").is_in(repeats.implode()))
+        .then(pl.lit("near_duplicate"))
+        .otherwise("reason")
+    )
+
+
+def _only_referenced(clips: pl.DataFrame) -> pl.DataFrame:
+    """The clips that have a reference, and, not listed, those that only are one."""
+    has_reference = pl.col("reference_id").is_not_null()
+    lent = clips["reference_id"].drop_nulls()
+    return clips.with_columns(listed=has_reference).filter(
+        has_reference | pl.col("clip_id").is_in(lent.implode())
     )
 
 
@@ -180,17 +186,20 @@ def _told(corpus: Corpus, clips: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_references(corpus: Corpus, clips: pl.DataFrame) -> pl.DataFrame:
-    """The best mined reference of each clip among those that go out on its side."""
-    known = clips.select("clip_id", "split", reference_s="duration_s")
+    """The best mined reference of each clip among those that go out.
+
+    It is of the same session, so it will be on the same side.
+    """
+    known = clips.select("clip_id", "session_id", reference_s="duration_s")
     columns = ["target_id", "reference_id", "rank"]
     best = (
         corpus.read_standing(REFERENCES, MINE, "session_id", columns)
         .filter(pl.col("target_id") != pl.col("reference_id"))
         .join(known.drop("reference_s"), left_on="target_id", right_on="clip_id")
-        .join(known, left_on=["reference_id", "split"], right_on=["clip_id", "split"])
+        .join(known, left_on=["reference_id", "session_id"], right_on=["clip_id", "session_id"])
         .sort("target_id", "rank", "reference_id")
         .unique("target_id", keep="first", maintain_order=True)
-        .select(clip_id="target_id", reference_id="reference_id", reference_s="reference_s")
+        .select("reference_id", "reference_s", clip_id="target_id")
     )
     return clips.join(best, on="clip_id", how="left", maintain_order="left")
 
@@ -228,6 +237,7 @@ def _clones(corpus: Corpus, clips: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         *("clip_id", "part", "text", "language", "duration_s", "description", "dnsmos_ovrl"),
         *(*_OF_VOICE, "reference_s"),
         synthetic=pl.lit(True),
+        listed=pl.lit(True),
         generation="attempt",
         reference_id="described_id",
         made_by="model",

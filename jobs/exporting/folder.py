@@ -37,7 +37,7 @@ class ExportFolder(Corpus):
     def claim(self, format_name: str, corpus: str) -> None:
         """Make it the folder of an export. Raises `ConfigError` if it is something else."""
         state = self.find_json(_STATE)
-        if state is None and self._names(""):
+        if state is None and self._files(""):
             raise ConfigError(f"{self.root} is not empty and no export; name another --out")
         if state is not None and state["format"] != format_name:
             raise ConfigError(
@@ -57,7 +57,7 @@ class ExportFolder(Corpus):
         """Remove what these shards are not, and return the names of those that are there."""
         wanted = {shard.name: shard.fingerprint for shard in shards}
         there = set()
-        for name in self._names(BOOKS):
+        for name in self._files(BOOKS):
             marker = PurePosixPath(name)
             if marker.suffix != ".json" or name == _STATE:
                 continue
@@ -128,8 +128,8 @@ class ExportFolder(Corpus):
 
     def _move_in(self, source: Path, name: str) -> None:
         target = f"{self.path}/{name}"
-        self.fs.create_dir(target.rpartition("/")[0], recursive=True)
         if self.is_local:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
         else:
             pafs.copy_files(
@@ -138,6 +138,14 @@ class ExportFolder(Corpus):
                 source_filesystem=pafs.LocalFileSystem(),
                 destination_filesystem=self.fs,
             )
+
+    def _files(self, folder: str) -> list[str]:
+        """Names below a folder of the export, sorted."""
+        selector = pafs.FileSelector(
+            f"{self.path}/{folder}".rstrip("/"), allow_not_found=True, recursive=not folder
+        )
+        found = (info.path for info in self.fs.get_file_info(selector) if info.is_file)
+        return sorted(path[len(self.path) + 1 :] for path in found)
 
     def _delete(self, names: Iterable[str]) -> None:
         for name in names:
