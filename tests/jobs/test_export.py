@@ -361,14 +361,15 @@ def test_a_corpus_in_a_bucket_is_exported_into_a_bucket(
         with there.fs.open_output_stream(f"{there.path}/{name}") as sink:
             sink.write(content)
     remote = replace(made, root=bucket("corpus"), corpus=there)
-    export(remote, bucket("out"))
-    export(made, tmp_path / "out")
+    whole = replace(EVERYTHING, shard_s=3600.0)
+    export(remote, bucket("out"), whole)
+    export(made, tmp_path / "out", whole)
     out = Corpus(bucket("out"))
     local = files_of(tmp_path / "out")
     for name, content in local.items():
         if name != f"{BOOKS}/export.json":
             with out.fs.open_input_stream(f"{out.path}/{name}") as source:
                 assert source.read() == content, name
-    assert "Nothing to do" in export(remote, bucket("out"))
+    assert "Nothing to do" in export(remote, bucket("out"), whole)
     with pytest.raises(ConfigError, match="must be a folder"):
         export(remote, bucket("other"), to="kaldi")
