@@ -45,19 +45,9 @@ def test_what_was_accepted_is_read_back_with_text_and_sound(
     assert any(one["description"] for rows in read.values() for one in rows.remove_columns("audio"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--to", "qwen3-tts"), "voxquarry mine"),
-        (("--to", "voxcpm", "--test", "1.5"), "shares of the hours"),
-        (("--to", "kaldi", "--licence", "MIT"), "left to export: licence"),
-    ],
-)
-def test_what_cannot_be_exported_is_one_line(
-    annotated: Corpus, tmp_path: Path, arguments: tuple[str, ...], message: str
-) -> None:
-    out = str(tmp_path / "out")
-    done = voxquarry("export", annotated.path, "--out", out, *arguments)
+def test_what_cannot_be_exported_is_one_line(annotated: Corpus, tmp_path: Path) -> None:
+    done = voxquarry("export", annotated.path, "--to", "qwen3-tts", "--out", str(tmp_path / "out"))
     assert done.returncode == 1
-    assert message in done.stderr
+    assert "no clip of" in done.stderr
+    assert "voxquarry mine" in done.stderr
     assert "Traceback" not in done.stderr
