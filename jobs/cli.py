@@ -14,6 +14,7 @@ from jobs import (
     cli_evaluate,
     cli_model,
     cli_provenance,
+    cli_share,
     cli_synthetic,
 )
 from schemas.errors import VoxquarryError
@@ -31,6 +32,7 @@ app.add_typer(cli_data.app)
 app.add_typer(cli_browse.app)
 app.add_typer(cli_synthetic.app)
 app.add_typer(cli_detect.app)
+app.add_typer(cli_share.app)
 app.add_typer(cli_model.app)
 app.add_typer(cli_provenance.app)
 app.add_typer(cli_evaluate.app)
