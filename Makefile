@@ -40,7 +40,7 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Prints tables of speeds, each measured in one run; about seventy minutes on two cores.
+# Prints tables of speeds, each measured in one run; more than an hour on two cores.
 bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_curate
 	$(BIN)/python -m tests.benchmarks.bench_core
