@@ -49,11 +49,15 @@ class AnnotateConfig:
     language: str = "auto"
     """ISO 639-1 code of the descriptions; `auto` takes a clip's own where the writer has it, else
     English."""
+    unit_s: float = 300.0
+    """Seconds of audio that are measured and committed together: what a crash may cost."""
     verifier: VerifierConfig = field(default_factory=VerifierConfig)
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ConfigError(f"annotate.share must be in (0, 1], got {self.share}")
+        if self.unit_s <= 0:
+            raise ConfigError(f"annotate.unit_s must be above 0, got {self.unit_s}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,8 +39,6 @@ from stages.description import Draft, claims_of
 from stages.levels import as_levels, expressiveness_level, levels_of, measured
 from stages.traits import scored, traits_of
 
-# Seconds of audio that are read, measured and committed together.
-SECONDS_PER_UNIT = 300
 DRAFTS_PER_UNIT = 512
 # A corpus that has grown this much may have another middle than its first clips had.
 OUTGROWN = 2
@@ -117,7 +115,7 @@ def _measure(run: Working, clips: pl.DataFrame, config: Settings, retry: bool) -
     )
     todo = due(items, run.corpus.latest_items(PHASE), retry=retry)
     phase = annotate_phase(config.experts, config.engine.placement)
-    run.work(phase, units_of(todo, SECONDS_PER_UNIT), "clips")
+    run.work(phase, units_of(todo, int(config.annotate.unit_s)), "clips")
 
 
 def level(

@@ -11,7 +11,7 @@ from jobs.curate import PHASE, CurateConfig, curate_phase, models_of
 from jobs.judge import judge_corpus
 from jobs.running import as_recorded, recorded, run_with_progress
 from pipeline.cost import estimate
-from pipeline.engine import ray_session
+from pipeline.engine import ray_session, workers_of
 from pipeline.planning import (
     fingerprint,
     items_of,
@@ -89,7 +89,10 @@ def _run(
     if not unknown:
         console.print(f"Nothing to do: all {len(sources)} sources are in {corpus.root} already.")
         return {"units": 0}
+    phase = curate_phase(config)
     with ray_session(config.engine) as ray_s:
+        # Before the survey, whose tasks would wait as well.
+        workers_of(phase, config.engine)
         survey_started = time.perf_counter()
         with console.status(f"Taking in {len(unknown)} of {len(sources)} sources …"):
             surveyed = survey_all(unknown, config.ingest.chunk_s)
@@ -99,7 +102,7 @@ def _run(
         record.write(ray_start_s=round(ray_s, 3), survey_s=round(survey_s, 3), units=len(units))
         run_started = time.perf_counter()
         audio_s, seconds = run_with_progress(
-            curate_phase(config),
+            phase,
             units,
             corpus,
             config.engine,

@@ -20,6 +20,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
+from pipeline.capacity import HELPERS, PoolConfig, room_for, worker_counts
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
 from pipeline.worker import PoolWorker
@@ -33,44 +34,9 @@ logger = logging.getLogger(__name__)
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 } | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-HELPERS = 2
-"""CPUs that workers leave free: where Ray's own tasks find none, a run waits for ever."""
 
 # Below this many finished items a high share of failures says little about the pipeline.
 FEWEST_TO_JUDGE = 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolConfig:
-    """Worker processes of one kind."""
-
-    workers: int | None = None
-    """How many; null means one per core, or one per GPU where a worker needs one."""
-    num_cpus: float = 1.0
-    """Cores that Ray sets aside per worker."""
-    num_gpus: float = 0.0
-    """GPUs, or a fraction of one, per worker."""
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"workers must be at least 1, got {self.workers}")
-        if self.num_cpus <= 0 or self.num_gpus < 0:
-            raise ConfigError("num_cpus > 0 and num_gpus >= 0 are needed")
-
-    def size(self, gpus_beside: float = 0.0) -> int:
-        """Workers of this pool on the resources that Ray sees.
-
-        gpus_beside: GPUs that one worker of each other pool of the phase takes. Pools that share
-        GPUs have as many workers each; else the first would take all, and the others never start.
-        """
-        if self.workers is not None:
-            return self.workers
-        if self.num_gpus:
-            return max(1, int(_resource("GPU") / (self.num_gpus + gpus_beside) + 1e-6))
-        cores = os.cpu_count() or 1
-        if os.environ.get("RAY_ADDRESS"):
-            cores = int((_resource("CPU") - HELPERS) / self.num_cpus)
-        return max(1, cores)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +65,10 @@ class EngineConfig:
 
 @contextmanager
 def ray_session(config: EngineConfig) -> Iterator[float]:
-    """A connected Ray; yields the seconds that it took. Joins RAY_ADDRESS, else starts its own."""
+    """A connected Ray; yields the seconds that it took. Joins RAY_ADDRESS, else starts its own.
+
+    Raises `ConfigError` where the cluster cannot be joined.
+    """
     started = time.perf_counter()
     mine = not ray.is_initialized()
     if mine:
@@ -122,8 +91,14 @@ def ray_session(config: EngineConfig) -> Iterator[float]:
 
 
 def _start_ray(config: EngineConfig, common: dict[str, Any]) -> None:
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
+    if address := os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(runtime_env={"env_vars": ONE_THREAD}, **common)
+        except (ConnectionError, RuntimeError, RayError) as error:
+            raise ConfigError(
+                f"cannot join the Ray cluster at {address} (RAY_ADDRESS): it is not there, or wants "
+                "its token (RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN)"
+            ) from error
         return
     # Workers inherit this; a runtime_env would start each of them twice.
     os.environ.update(ONE_THREAD)
@@ -159,13 +134,24 @@ def pools_of(phase: Phase) -> list[tuple[str, list[Stage[Any]]]]:
     return [(pool, [s for _, s in group]) for pool, group in groupby(placed, key=lambda p: p[0])]
 
 
+def workers_of(phase: Phase, config: EngineConfig) -> list[int]:
+    """How many workers each of the phase's pools gets of the connected Ray.
+
+    Raises `ConfigError` where a pool would wait for its first one for ever.
+    """
+    pools = [(name, config.pools[name]) for name, _ in pools_of(phase)]
+    room = room_for(pools, phase.name)
+    return worker_counts([pool for _, pool in pools], *room)
+
+
 def run_units(
     phase: Phase, units: Sequence[Unit], corpus: Corpus, config: EngineConfig
 ) -> Iterator[UnitRecord]:
     """Run units and yield each as it is committed.
 
-    Raises `ModelLoadError` when a stage cannot open its model (nothing is marked then), and
-    `TooManyFailures` when more than the allowed share went to quarantine.
+    Raises `ConfigError` where Ray has too little room, `ModelLoadError` when a stage cannot open
+    its model (nothing is marked then), and `TooManyFailures` when more than the allowed share went
+    to quarantine.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -179,9 +165,10 @@ def run_units(
     num_blocks = -(-len(rows) // size)
     dataset: Dataset = ray.data.from_items(rows, override_num_blocks=num_blocks)
     groups = pools_of(phase)
-    gpus = sum(config.pools[name].num_gpus for name, _ in groups)
-    for index, (pool_name, stages) in enumerate(groups):
-        pool = config.pools[pool_name]
+    for index, ((name, stages), count) in enumerate(
+        zip(groups, workers_of(phase, config), strict=True)
+    ):
+        pool = config.pools[name]
         dataset = dataset.map_batches(
             PoolWorker,
             fn_constructor_args=(phase, stages),
@@ -195,7 +182,7 @@ def run_units(
             zero_copy_batch=True,
             # A worker without a block would only cost its start.
             compute=ActorPoolStrategy(
-                size=min(pool.size(gpus - pool.num_gpus), num_blocks),
+                size=min(count, num_blocks),
                 max_tasks_in_flight_per_actor=1,
             ),
             num_cpus=pool.num_cpus,
@@ -216,10 +203,6 @@ def run_units(
                     raise TooManyFailures(_too_many(failed, done, config, record))
     except RayError as error:
         raise _ours(error) from error
-
-
-def _resource(kind: str) -> float:
-    return float(ray.cluster_resources().get(kind, 0.0))  # type: ignore[no-untyped-call]
 
 
 def _too_many(failed: int, done: int, config: EngineConfig, record: UnitRecord) -> str:

@@ -11,6 +11,7 @@ from jobs.curate import curate_phase, model_names
 from jobs.encode import encode_phase
 from jobs.run_curate import explain
 from jobs.settings import Settings
+from pipeline.capacity import worker_counts
 from pipeline.engine import pools_of
 from pipeline.profile import load_profile, shipped_profiles
 from pipeline.run_record import RunRecord
@@ -82,18 +83,12 @@ def test_a_stage_that_does_not_exist_cannot_be_placed() -> None:
         load_profile("cluster", ["engine.placement.transcribe=gpu"], Settings)
 
 
-def test_pools_that_share_gpus_have_room_to_start_all_their_workers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_pools_that_share_gpus_have_room_to_start_all_their_workers() -> None:
     pools = load_profile("cluster", [], Settings).engine.pools
-    speaking, judging = pools["speaking"], pools["judging"]
     for gpus in (1, 2, 8):
-        monkeypatch.setattr("pipeline.engine._resource", lambda kind, found=gpus: float(found))
-        sizes = speaking.size(judging.num_gpus), judging.size(speaking.num_gpus)
-        assert sizes == (gpus, gpus)
-        used = sizes[0] * speaking.num_gpus + sizes[1] * judging.num_gpus
-        assert used <= gpus + 1e-9
-        assert pools["gpu"].size() == 2 * gpus
+        both = [pools["speaking"], pools["judging"]]
+        assert worker_counts(both, cpus=64, gpus=gpus) == [gpus, gpus]
+        assert worker_counts([pools["gpu"]], cpus=64, gpus=gpus) == [2 * gpus]
 
 
 def test_a_dry_run_prices_hours_at_the_rates_of_the_run_before(

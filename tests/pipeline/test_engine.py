@@ -79,6 +79,27 @@ def test_a_run_in_which_too_much_fails_stops(local_ray: None, tmp_path: Path) ->
         list(run_units(toy.phase(tmp_path), bad, corpus, EngineConfig()))
 
 
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (
+            PoolConfig(num_cpus=1000),
+            "CPUs, and toy needs 1000 for one worker of each pool: cpu 1000",
+        ),
+        (
+            PoolConfig(num_cpus=1, num_gpus=1000),
+            "GPUs, and toy needs 1000 for one worker of each pool: cpu 1000",
+        ),
+    ],
+)
+def test_a_worker_that_fits_nowhere_ends_the_run_before_it_waits(
+    local_ray: None, tmp_path: Path, pool: PoolConfig, message: str
+) -> None:
+    corpus = Corpus(str(tmp_path / "corpus"))
+    with pytest.raises(ConfigError, match=message):
+        list(run_units(toy.phase(tmp_path), toy.units(), corpus, EngineConfig(pools={"cpu": pool})))
+
+
 def test_pools_must_exist() -> None:
     with pytest.raises(ConfigError, match="pools that do not exist"):
         EngineConfig(placement={"vad": "gpu"})
