@@ -26,11 +26,12 @@ app.add_typer(cli_cluster.app)
 
 
 def main() -> None:
-    """Entry point: an error of ours is one line and exit code 1, a wrong argument 2."""
+    """Entry point: an error of ours or of a disk, a store or a network is one line and exit code 1,
+    a wrong argument 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()
-    except VoxquarryError as error:
+    except (VoxquarryError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(
             f"[bold red]{type(error).__name__}[/]: ", end="", highlight=False
         )

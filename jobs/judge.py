@@ -15,7 +15,7 @@ from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
 from pipeline.clip_rows import ClipRows
 from pipeline.policy import judge, load_policy, load_synthetic_policy
-from pipeline.report import ReportData, write_report
+from pipeline.report import ReportData, render_report, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.storage import Corpus
@@ -72,7 +72,9 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
         load_audio=lambda ids: _audio(corpus, ids),
     )
     if output is None and not corpus.is_local:
-        raise ConfigError("a corpus in object storage wants --output FILE for its report")
+        corpus.write_text("report.html", render_report(data))
+        console.print(f"Report: {root.partition('?')[0]}/report.html")
+        return
     path = output or Path(corpus.path) / "report.html"
     write_report(path, data)
     console.print(f"Report: {path}")

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,7 +54,10 @@ def recorded(
         console.print("Interrupted. The same command goes on from here.")
         raise
     except Exception as error:
-        record.finish("failed", error=f"{type(error).__name__}: {error}", wall_s=_since(started))
+        # The storage may be what failed; then its own error would hide this one.
+        with suppress(OSError):
+            told = f"{type(error).__name__}: {error}"
+            record.finish("failed", error=told, wall_s=_since(started))
         raise
     record.write(wall_s=_since(started))
 

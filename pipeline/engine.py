@@ -23,7 +23,13 @@ from ray.exceptions import RayError
 from pipeline.storage import Corpus, UnitRecord
 from pipeline.work import Phase, Unit
 from pipeline.worker import PoolWorker
-from schemas.errors import ConfigError, ModelLoadError, TooManyFailures, VoxquarryError
+from schemas.errors import (
+    ConfigError,
+    ModelLoadError,
+    StorageError,
+    TooManyFailures,
+    VoxquarryError,
+)
 from stages.base import Stage
 
 logger = logging.getLogger(__name__)
@@ -165,7 +171,8 @@ def run_units(
     """Run units and yield each as it is committed.
 
     Raises `ModelLoadError` when a stage cannot open its model (nothing is marked then), and
-    `TooManyFailures` when more than the allowed share went to quarantine.
+    `TooManyFailures` when more than the allowed share went to quarantine, and `StorageError` when
+    the corpus cannot be written any more.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = False
@@ -234,10 +241,12 @@ def _ours(error: RayError) -> VoxquarryError | RayError:
     """The error of ours inside Ray's, if that is what ended the run."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, VoxquarryError):
-            return ModelLoadError(str(cause).splitlines()[0])
+        for kind in (StorageError, ModelLoadError):
+            if isinstance(cause, kind):
+                return kind(str(cause).splitlines()[0])
         cause = cause.__cause__ or getattr(cause, "cause", None)
     for line in str(error).splitlines():
-        if "ModelLoadError: " in line:
-            return ModelLoadError(line.split("ModelLoadError: ", 1)[1])
+        for kind in (StorageError, ModelLoadError):
+            if f"{kind.__name__}: " in line:
+                return kind(line.split(f"{kind.__name__}: ", 1)[1])
     return error

@@ -1,25 +1,34 @@
 """Open a uri's bytes, wherever they lie."""
 
 import io
+import re
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from schemas.errors import MissingSource
+from schemas.errors import ConfigError, MissingSource
 
 # One request to an object store; decoders themselves read a few kilobytes at a time.
 BUFFER_BYTES = 1 << 20
+_PASSWORD = re.compile(r"[^:/]+://[^/@?]*:[^@?]*@")
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
     """The file system of a uri with a scheme, and the path on it.
 
-    Endpoints and credentials come from the uri's query or from the usual environment variables
+    Endpoints come from the uri's query, and they and credentials from the usual environment variables
     (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID …). Names with spaces or accents may stand unescaped.
-    Raises `OSError` or `ValueError`.
+    Raises `OSError` or `ValueError`, and `ConfigError` for a uri that holds a password: uris are
+    kept in tables and records.
     """
+    if _PASSWORD.match(uri):
+        scheme, _, rest = uri.partition("://")
+        raise ConfigError(
+            f"{scheme}://…@{rest.rpartition('@')[2]} holds a password; credentials are taken from "
+            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
     try:
         filesystem, path = pafs.FileSystem.from_uri(uri)
     except pa.ArrowInvalid:

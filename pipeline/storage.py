@@ -14,6 +14,8 @@ overwrites itself with the same rows.
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,9 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from pipeline.opening import filesystem_of
 from schemas.arrow import QUARANTINE, TABLES, Table
 from schemas.errors import ConfigError, StorageError
 from schemas.ids import content_id
+
+# An object store answers in tens of milliseconds, so many are asked at once.
+_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,14 +70,17 @@ class Corpus:
     """A corpus root: any path or uri that `pyarrow.fs` opens."""
 
     def __init__(self, root: str) -> None:
-        """Open (not create) the root. Raises `ConfigError` for a uri no file system handles."""
+        """Open (not create) the root.
+
+        Raises `ConfigError` for a uri that no file system handles, or that holds a password.
+        """
         self.root = root
         try:
             if "://" in root:
-                self.fs, self.path = pafs.FileSystem.from_uri(root)
+                self.fs, self.path = filesystem_of(root)
             else:
                 self.fs, self.path = pafs.LocalFileSystem(), root.rstrip("/")
-        except (pa.ArrowInvalid, OSError) as error:
+        except (ValueError, OSError) as error:
             raise ConfigError(f"cannot open corpus {root}: {error}") from error
         self.is_local = isinstance(self.fs, pafs.LocalFileSystem)
 
@@ -134,7 +143,9 @@ class Corpus:
                 num_rows += piece.num_rows
                 yield piece
 
-        self._write_atomically(part, lambda sink: _write_groups(table, checked(), sink))
+        self._write_atomically(
+            part, lambda sink: _write_groups(table, checked(), sink), in_pieces=True
+        )
         self._mark_current(phase, {table.name: {"part": part, "rows": num_rows}}, facts)
         for name in set(self._names(table.name)) - {part}:
             self.fs.delete_file(f"{self.path}/{name}")
@@ -146,28 +157,46 @@ class Corpus:
 
     def write_json(self, name: str, value: Any, *, indent: int | None = 1) -> None:
         """Write one JSON file whole or not at all."""
-        text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+        self.write_text(name, json.dumps(value, ensure_ascii=False, indent=indent, default=str))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text file, UTF-8, whole or not at all."""
         self._write_atomically(name, lambda sink: sink.write(text.encode()))
 
-    def _write_atomically(self, name: str, write: Any) -> None:
+    def _write_atomically(self, name: str, write: Any, *, in_pieces: bool = False) -> None:
+        """in_pieces: more than memory holds, under a name that no committed part has."""
         target = f"{self.path}/{name}"
+        if not self.is_local:
+            self._upload(target, write, in_pieces)
+            return
         folder, _, file = target.rpartition("/")
         self.fs.create_dir(folder, recursive=True)
-        if not self.is_local:
-            # An object appears only when its upload completes.
-            with self.fs.open_output_stream(target) as sink:
-                write(sink)
-            return
         aside = f"{folder}/.{file}.{uuid.uuid4().hex}"
         with self.fs.open_output_stream(aside) as sink:
             write(sink)
         self.fs.move(aside, target)
 
+    def _upload(self, target: str, write: Any, in_pieces: bool) -> None:
+        # An object appears when its stream closes, and an error closes it too.
+        if not in_pieces:
+            whole = pa.BufferOutputStream()
+            write(whole)
+            with self.fs.open_output_stream(target) as sink:
+                sink.write(whole.getvalue())
+            return
+        try:
+            with self.fs.open_output_stream(target) as sink:
+                write(sink)
+        except BaseException:
+            with suppress(OSError):
+                self.fs.delete_file(target)
+            raise
+
     # ---------------------------------------------------------------- reading
 
     def markers(self, phase: str) -> list[dict[str, Any]]:
         """Every commit marker of a phase, in the order of their names."""
-        return [self.read_json(name) for name in self._names(f"_commits/{phase}")]
+        return self._read_jsons(f"_commits/{phase}")
 
     def committed(self, phase: str) -> list[UnitRecord]:
         """Every unit that a phase has finished here."""
@@ -285,7 +314,11 @@ class Corpus:
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run record, oldest first."""
-        return sorted((self.read_json(name) for name in self._names("_runs")), key=_started)
+        return sorted(self._read_jsons("_runs"), key=_started)
+
+    def _read_jsons(self, folder: str) -> list[dict[str, Any]]:
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(self.read_json, self._names(folder)))
 
     def _names(self, folder: str) -> list[str]:
         """Files below a folder, relative to the root, sorted; half-written ones left out."""

@@ -13,7 +13,7 @@ from pipeline.decoders import Decoder, Mark, open_decoder
 from pipeline.ffmpeg import PREROLL_S
 from pipeline.opening import open_bytes
 from pipeline.sources import Source
-from schemas.errors import DataError, EmptyAudio, EmptyFile, TooShortAudio
+from schemas.errors import DataError, EmptyAudio, EmptyFile, MissingSource, TooShortAudio
 
 FRAMES_PER_S = 100
 # A cut is looked for in the last minute of a chunk, in the middle of the quietest half second.
@@ -63,10 +63,13 @@ def hash_of(uri: str) -> str:
     """blake2b-128 of a file's bytes. Raises `EmptyFile` or `MissingSource`."""
     digest = hashlib.blake2b(digest_size=16)
     size = 0
-    with open_bytes(uri) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            size += len(block)
+    try:
+        with open_bytes(uri) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    except OSError as error:
+        raise MissingSource(f"reading {uri} failed: {error}") from error
     if not size:
         raise EmptyFile(f"{uri} holds no bytes")
     return digest.hexdigest()

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.guard import Failure, failure, guarded
 from pipeline.storage import Corpus
 from pipeline.work import Phase, Progress, Unit, finish
-from schemas.errors import ModelLoadError
+from schemas.errors import ModelLoadError, StorageError
 from stages.base import Stage
 
 # Stages report what the worker paid before its first unit under this name.
@@ -61,7 +61,11 @@ class PoolWorker:
             done.append(progress)
         if not self.last:
             return as_block(done)
-        return as_block(finish(self.phase, self.corpus, done))
+        try:
+            return as_block(finish(self.phase, self.corpus, done))
+        except OSError as error:
+            # As above: the one line counts.
+            raise StorageError(f"nothing more can be written to the corpus: {error}") from None
 
     def _run(self, progress: Progress) -> None:
         if self.first:

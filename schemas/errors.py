@@ -4,7 +4,7 @@
     ├── ConfigError            stops the job before work begins
     ├── ModelLoadError         stops the job: a model cannot be found or opened
     ├── TooManyFailures        stops the job: more units failed than the profile allows
-    ├── StorageError           stops the job: the corpus is damaged or of another version
+    ├── StorageError           stops the job: the corpus is damaged, of another version or unwritable
     ├── CorpusInUse            stops the job: another run is writing to the corpus
     ├── Diverged               stops a training: its loss is not finite again and again
     └── DataError              costs one unit of work, which goes to quarantine
@@ -44,7 +44,8 @@ class TooManyFailures(VoxquarryError):
 
 
 class StorageError(VoxquarryError):
-    """A table has another schema than this version writes, or a committed part is missing."""
+    """A table has another schema than this version writes, a committed part is missing, or nothing
+    more can be written."""
 
 
 class CorpusInUse(VoxquarryError):

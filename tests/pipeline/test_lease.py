@@ -40,6 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["disk", "objects"])
 def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> Corpus:
     """Objects: a file system that counts as none on this disk."""
+    # Object storage has no folders that must be made first.
+    (tmp_path / "corpus").mkdir()
     made = Corpus(str(tmp_path / "corpus"))
     made.is_local = request.param == "disk"
     return made
