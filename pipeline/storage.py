@@ -33,6 +33,7 @@ from schemas.ids import content_id
 
 # An object store answers in tens of milliseconds, so many are asked at once.
 _READERS = 16
+_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -304,8 +305,16 @@ class Corpus:
 
     def read_json(self, name: str) -> Any:
         """One JSON file of the corpus."""
+        # Arrow asks for an object's size and then for so many bytes, so one that another process
+        # wrote anew in between comes cut.
+        for _ in range(_TRIES - 1):
+            with suppress(json.JSONDecodeError, UnicodeDecodeError):
+                return json.loads(self._bytes(name))
+        return json.loads(self._bytes(name))
+
+    def _bytes(self, name: str) -> bytes:
         with self.fs.open_input_stream(f"{self.path}/{name}") as source:
-            return json.loads(source.read())
+            return bytes(source.read())
 
     def find_json(self, name: str) -> Any | None:
         """One JSON file of the corpus, or None where it is not there."""
