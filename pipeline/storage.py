@@ -35,6 +35,7 @@ PART = "part"
 """Column that names the part where a row lies."""
 # An object store answers in tens of milliseconds, so many are asked at once.
 _READERS = 16
+_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -384,6 +385,11 @@ class Corpus:
 
     def read_json(self, name: str) -> Any:
         """One JSON file of the corpus."""
+        # Arrow asks for an object's size and then for so many bytes, so one that another process
+        # wrote anew in between comes cut.
+        for _ in range(_TRIES - 1):
+            with suppress(json.JSONDecodeError, UnicodeDecodeError):
+                return json.loads(self.read_bytes(name))
         return json.loads(self.read_bytes(name))
 
     def find_json(self, name: str) -> Any | None:

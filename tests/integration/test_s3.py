@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +140,8 @@ def wait_until(process: subprocess.Popen[bytes], happened: Any, log: Path) -> No
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
     """The driver and every process that it started, at once."""
+    if process.poll() is not None:
+        return
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         with suppress(psutil.NoSuchProcess):
@@ -172,10 +176,12 @@ def test_a_corpus_in_s3_is_the_local_one_though_a_recording_vanished_and_the_run
     corpus = Corpus(uri("corpus"))
     log = tmp_path / "log"
     process = ingest(uri("recordings"), uri("corpus"), tmp_path / "first", log)
-    wait_until(process, lambda: any(run.get("units") for run in corpus.runs()), log)
-    store.s3.delete_object(Bucket=BUCKET, Key=gone)
-    wait_until(process, lambda: len(store.keys("corpus/_commits/curate/")) >= 2, log)
-    kill_all(process)
+    try:
+        wait_until(process, lambda: any(run.get("units") for run in corpus.runs()), log)
+        store.s3.delete_object(Bucket=BUCKET, Key=gone)
+        wait_until(process, lambda: len(store.keys("corpus/_commits/curate/")) >= 2, log)
+    finally:
+        kill_all(process)
     assert len(store.keys("corpus/_commits/curate/")) < 4, "there must be something left to do"
     # In another folder: what it knows of the first run, it knows by S3 alone.
     assert ingest(uri("recordings"), uri("corpus"), tmp_path / "second", log).wait(1800) == 0, (
@@ -274,6 +280,26 @@ def test_what_fails_half_way_leaves_no_object(store: Store) -> None:
     with pytest.raises(AttributeError):
         corpus.write_table(part, RECORDINGS, [*row, "no recording"])
     assert corpus.read(RECORDINGS).height == 1
+
+
+def test_what_is_written_anew_while_it_is_read_is_read_whole(store: Store) -> None:
+    writer, reader = Corpus(uri("torn")), Corpus(uri("torn"))
+    writer.write_json("growing.json", [])
+    ended = threading.Event()
+
+    def grow() -> None:
+        while not ended.is_set():
+            for length in range(0, 60, 3):
+                writer.write_json("growing.json", ["x" * 50] * length)
+
+    with ThreadPoolExecutor(1) as pool:
+        growing = pool.submit(grow)
+        try:
+            lengths = {len(reader.read_json("growing.json")) for _ in range(200)}
+        finally:
+            ended.set()
+        growing.result()
+    assert len(lengths) > 2
 
 
 @pytest.mark.ray
