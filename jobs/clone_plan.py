@@ -36,7 +36,8 @@ from stages.unrelated import UnrelatedConfig, choose
 PHASE = "clone"
 # Raised when the same tables give another plan than before.
 PLAN_VERSION = "1"
-_LAST_PLAN = "_plans/clone.json"
+LAST_PLAN = "_plans/clone.json"
+"""Which clones of former runs the last one had no place for."""
 
 REASONS = {
     **consent.REASONS,
@@ -267,7 +268,7 @@ def record_plan(corpus: Corpus, plan: Plan, config: CloneConfig) -> None:
     """
     planned = {item.item_id for item in plan.items}
     gone = sorted(set(corpus.latest_items(PHASE)) - planned)
-    corpus.write_json(_LAST_PLAN, {"consent": config.consent, "unplanned": gone}, indent=None)
+    corpus.write_json(LAST_PLAN, {"consent": config.consent, "unplanned": gone}, indent=None)
 
 
 def still_allowed(
@@ -281,7 +282,7 @@ def still_allowed(
 
     clones: with clip_id, described_id, reference_ids and description.
     """
-    last = corpus.find_json(_LAST_PLAN) or {"consent": "not_refused", "unplanned": []}
+    last = corpus.find_json(LAST_PLAN) or {"consent": "not_refused", "unplanned": []}
     required = "required" in (last["consent"], (config or CloneConfig()).consent)
     voices = allowed_clips(corpus, "required" if required else "not_refused")
     kept = corpus.read(VERDICTS, ["clip_id", "accepted"]).filter("accepted")

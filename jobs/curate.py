@@ -16,9 +16,10 @@ from pipeline.audio import ChunkPlan, read_chunk
 from pipeline.cost import CostConfig
 from pipeline.engine import EngineConfig
 from pipeline.planning import Broken
+from pipeline.tombstones import overlap, without_spans
 from pipeline.work import Phase
 from schemas.errors import ConfigError
-from schemas.rows import Chunk
+from schemas.rows import Chunk, Span
 from stages.alignment import Alignment, AlignmentConfig
 from stages.ctc_alignment import CtcAlignment, CtcAlignmentConfig
 from stages.dnsmos import DnsmosConfig, DnsmosStage
@@ -85,8 +86,13 @@ class CurateConfig:
             )
 
 
-def curate_phase(config: CurateConfig) -> Phase:
-    """The stages in their order, and the tables that they fill."""
+def curate_phase(
+    config: CurateConfig, forgotten: Mapping[str, Sequence[Span]] | None = None
+) -> Phase:
+    """The stages in their order, and the tables that they fill.
+
+    forgotten: recording id → spans whose clips are not to be made again.
+    """
     return Phase(
         name=PHASE,
         read=partial(read_item, separation=config.separation),
@@ -107,7 +113,7 @@ def curate_phase(config: CurateConfig) -> Phase:
             Encoding(config.encoding),
         ),
         placement=config.engine.placement,
-        write=tables_of,
+        write=partial(tables_of, forgotten=forgotten or {}),
         measure=seconds_of,
     )
 
@@ -125,7 +131,9 @@ def _in_stereo(model: str) -> bool:
     return hears_stereo(resolve(model).path)
 
 
-def tables_of(plan: ChunkPlan | Broken, chunk: Chunk | None) -> Mapping[str, Sequence[Any]]:
+def tables_of(
+    plan: ChunkPlan | Broken, chunk: Chunk | None, *, forgotten: Mapping[str, Sequence[Span]]
+) -> Mapping[str, Sequence[Any]]:
     """The rows that a chunk leaves; the last chunk brings its recording's row.
 
     A long recording is known from its survey, so it has a row even if its last chunk failed.
@@ -133,12 +141,16 @@ def tables_of(plan: ChunkPlan | Broken, chunk: Chunk | None) -> Mapping[str, Seq
     if isinstance(plan, Broken):
         return {}
     recording = chunk.recording if chunk else plan.recording
+    spans = forgotten.get(plan.recording_id, ())
+    clips = chunk.clips if chunk else ()
     if chunk and not chunk.clips and plan.num_chunks == 1:
         # Judged, and found empty: the reason must stand somewhere, and there is no clip.
         recording = replace(chunk.recording, flags=(*chunk.recording.flags, NO_SPEECH))
+    if recording:
+        recording = without_spans(recording, spans)
     is_last = plan.index == plan.num_chunks - 1
     return {
-        "clips": chunk.clips if chunk else (),
+        "clips": [clip for clip in clips if not overlap(clip.start_s, clip.end_s, spans)],
         "recordings": [recording] if recording and is_last else [],
     }
 

@@ -15,11 +15,13 @@ from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
 from pipeline.clip_rows import ClipRows
 from pipeline.policy import judge, load_policy, load_synthetic_policy
+from pipeline.profile import as_plain
 from pipeline.report import ReportData, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.storage import Corpus
 from pipeline.summary import Accounts, account, render
+from pipeline.tombstones import refuse_unfinished
 from schemas.arrow import (
     ATTRIBUTES,
     CLIPS,
@@ -32,6 +34,8 @@ from schemas.arrow import (
 )
 from schemas.errors import ConfigError
 
+JUDGE_PHASE = "filter"
+
 
 def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool = False) -> Accounts:
     """Write the verdicts of a policy and close the books. Raises `StorageError` if they do not."""
@@ -40,7 +44,8 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     corpus = _opened(root)
     clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
     verdicts = judge(clips, policy)
-    corpus.write_current("filter", VERDICTS, verdicts.to_arrow(), policy_hash=policy.hash)
+    facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
+    corpus.write_current(JUDGE_PHASE, VERDICTS, verdicts.to_arrow(), **facts)
     items = [item for _, item in corpus.latest_items(PHASE).values()]
     recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
     # The books are of audio; sessions and clips that a later phase could not do are no audio lost.
@@ -137,6 +142,7 @@ def _opened(root: str) -> Corpus:
         raise ConfigError(
             f"{root} holds no corpus; `voxquarry curate SOURCE --out {root}` makes one"
         )
+    refuse_unfinished(corpus)
     return corpus
 
 

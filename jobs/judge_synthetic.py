@@ -8,6 +8,7 @@ from rich.console import Console
 from jobs.clone_plan import PHASE, CloneConfig, still_allowed
 from pipeline.policy import judge_synthetic as judged
 from pipeline.policy import load_synthetic_policy
+from pipeline.profile import as_plain
 from pipeline.storage import Corpus
 from schemas.arrow import SYNTHETIC, SYNTHETIC_VERDICTS
 
@@ -36,9 +37,8 @@ def judge_synthetic(
         .then(pl.concat_list(pl.lit(WITHDRAWN), "reasons"))
         .otherwise("reasons"),
     )
-    corpus.write_current(
-        JUDGE_PHASE, SYNTHETIC_VERDICTS, verdicts.to_arrow(), policy_hash=policy.hash
-    )
+    facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
+    corpus.write_current(JUDGE_PHASE, SYNTHETIC_VERDICTS, verdicts.to_arrow(), **facts)
     return verdicts
 
 

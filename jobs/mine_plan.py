@@ -59,7 +59,7 @@ def take_inventory(corpus: Corpus) -> Inventory:
     uris = corpus.read(RECORDINGS, ["recording_id", "uri"]).unique("recording_id")
     clips = (
         clips.with_columns(
-            _key_of_text().alias("key"),
+            key_of_text().alias("key"),
             part=pl.Series(np.repeat(np.arange(rows.size), rows)),
             row=pl.Series(np.arange(starts.size) - starts),
         )
@@ -74,11 +74,16 @@ def take_inventory(corpus: Corpus) -> Inventory:
     return Inventory(corpus=corpus.root, parts=parts, clips=clips)
 
 
-def _key_of_text() -> pl.Expr:
+def key_of_text() -> pl.Expr:
     """The text as repeats are sought by: letters, marks and digits, without case."""
     bare = pl.col("text").str.normalize("NFKC").str.to_lowercase()
     bare = bare.str.replace_all(r"[^\p{L}\p{M}\p{N}]+", "")
     return pl.when(bare != "").then(bare)
+
+
+def comparison_id(key: str) -> str:
+    """The id of an item of the comparison: the clips with this key of their text."""
+    return content_id("text", key)
 
 
 def texts_to_compare(
@@ -104,7 +109,7 @@ def texts_to_compare(
         ordered = group.sort("part", "row")
         items.append(
             _text_item(
-                content_id("text", str(key)),
+                comparison_id(str(key)),
                 inventory.places(ordered),
                 config,
                 content_id(settings, *ordered["clip_id"]),

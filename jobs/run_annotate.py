@@ -64,7 +64,9 @@ def run_annotate(
     settings = {name: as_plain(getattr(config, name)) for name in names}
     models = as_recorded([resolve(name) for name in config.experts.models])
     with recorded(corpus, PHASE, settings, console, models=models) as record, ExitStack() as ray:
-        run = Working(corpus=corpus, engine=config.engine, console=console, ray=ray)
+        run = Working(
+            corpus=corpus, engine=config.engine, console=console, ray=ray, run=record.name
+        )
         with console.status("Judging the clips …"):
             judge_corpus(root, policy, console, quiet=True)
             clips = accepted_clips(corpus)

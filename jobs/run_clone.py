@@ -50,7 +50,9 @@ def run_clone(
     settings = {name: as_plain(getattr(config, name)) for name in _SETTINGS}
     known = {**as_plain(maker), "models": models}
     with recorded(corpus, PHASE, settings, console, **known) as record, ExitStack() as ray:
-        run = Working(corpus=corpus, engine=config.engine, console=console, ray=ray)
+        run = Working(
+            corpus=corpus, engine=config.engine, console=console, ray=ray, run=record.name
+        )
         with console.status("Judging the clips …"):
             judge_corpus(root, policy, console, quiet=True)
             clips = accepted_clips(corpus)

@@ -57,7 +57,9 @@ def run_compose(
             facts = {"counts": before["counts"]}
             record.finish("nothing to do", **facts)
         else:
-            facts = {"counts": _compose(corpus, inputs, reader, config, fingerprint, console)}
+            made_by = record.name
+            counts = _compose(corpus, inputs, reader, config, fingerprint, made_by, console)
+            facts = {"counts": counts}
             record.finish("finished", **facts)
     if record.values["status"] == "nothing to do":
         console.print(f"Nothing to do: the samples of {root} are composed already.")
@@ -70,6 +72,7 @@ def _compose(
     reader: Reader,
     config: Settings,
     fingerprint: str,
+    run: str,
     console: Console,
 ) -> dict[str, Any]:
     columns = (
@@ -105,6 +108,7 @@ def _compose(
             fingerprint,
             told(),
             fingerprint=fingerprint,
+            run=run,
             vae_hash=reader.vae_hash,
             tokenizer_hash=reader.tokenizer_hash,
             patch_size=reader.patch_size,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from jobs.running import as_recorded, recorded, run_with_progress
 from pipeline.cost import estimate
 from pipeline.engine import ray_session
 from pipeline.planning import (
+    Broken,
     fingerprint,
     items_of,
     known_sources,
@@ -26,6 +28,8 @@ from pipeline.run_record import RunRecord, without_secrets
 from pipeline.sources import Source, list_sources
 from pipeline.storage import Corpus
 from pipeline.summary import render
+from pipeline.survey import Surveyed
+from pipeline.tombstones import Tombstones
 from pipeline.work import Unit
 from pipeline.worker import START
 
@@ -78,6 +82,8 @@ def _run(
     record: RunRecord,
 ) -> dict[str, Any]:
     """Plan and run; what the run record says of it."""
+    stones = Tombstones.of(corpus)
+    sources = _remembered(sources, stones, console)
     ledger = corpus.latest_items(PHASE)
     known = known_sources(ledger)
     ill = {
@@ -93,13 +99,14 @@ def _run(
         survey_started = time.perf_counter()
         with console.status(f"Taking in {len(unknown)} of {len(sources)} sources …"):
             surveyed = survey_all(unknown, config.ingest.chunk_s)
+        sources = _without_copies(sources, surveyed, stones, console)
         survey_s = time.perf_counter() - survey_started
         items = items_of(sources, surveyed, known)
         units = still_to_do(units_of(items, config.ingest.unit_s), ledger, retry=retry)
         record.write(ray_start_s=round(ray_s, 3), survey_s=round(survey_s, 3), units=len(units))
         run_started = time.perf_counter()
         audio_s, seconds = run_with_progress(
-            curate_phase(config),
+            replace(curate_phase(config, stones.spans), run=record.name),
             units,
             corpus,
             config.engine,
@@ -121,6 +128,44 @@ def _run(
     }
 
 
+def _remembered(
+    sources: Sequence[Source], stones: Tombstones, console: Console
+) -> Sequence[Source]:
+    """The sources that were not forgotten; says which were."""
+    kept, gone = stones.split(sources)
+    if gone:
+        _tell_forgotten(gone, len(sources), console)
+    return kept
+
+
+def _without_copies(
+    sources: Sequence[Source],
+    surveyed: Mapping[str, Surveyed | Broken],
+    stones: Tombstones,
+    console: Console,
+) -> Sequence[Source]:
+    """The sources without those that hold a forgotten recording under another uri."""
+    gone = {
+        key
+        for key, found in surveyed.items()
+        if isinstance(found, Surveyed) and found.recording_id in stones.recordings
+    }
+    if not gone:
+        return sources
+    _tell_forgotten([s for s in sources if fingerprint(s) in gone], len(sources), console)
+    return [source for source in sources if fingerprint(source) not in gone]
+
+
+def _tell_forgotten(gone: Sequence[Source], of: int, console: Console) -> None:
+    more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+    console.print(
+        f"{len(gone)} of {of} sources are forgotten and left out: "
+        f"{', '.join(source.uri for source in gone[:3])}{more}",
+        highlight=False,
+        markup=False,
+    )
+
+
 def _size(unit: Unit) -> float:
     """A file without a length in its header still is one step of the bar."""
     return max(unit.duration_s, 1.0)
@@ -134,8 +179,8 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
     """What a run would do: sources, hours, models, an estimate of the time. Starts no Ray."""
     from pipeline.survey import header_seconds
 
-    sources = list_sources(spec)
     corpus = Corpus(root)
+    sources = _remembered(list_sources(spec), Tombstones.of(corpus), console)
     known = known_sources(corpus.latest_items(PHASE))
     new = [source for source in sources if fingerprint(source) not in known]
     lengths = [header_seconds(source) for source in new]

@@ -39,7 +39,9 @@ def run_encode(
     settings = {name: as_plain(getattr(config, name)) for name in ("encode", "latents")}
     known: dict[str, Any] = {"checkpoint": checkpoint, "vae_hash": vae}
     with recorded(corpus, PHASE, settings, console, **known) as record, ExitStack() as ray:
-        run = Working(corpus=corpus, engine=config.engine, console=console, ray=ray)
+        run = Working(
+            corpus=corpus, engine=config.engine, console=console, ray=ray, run=record.name
+        )
         with console.status("Judging the clips …"):
             judge_corpus(root, policy, console, quiet=True)
             clips = accepted_clips(corpus)

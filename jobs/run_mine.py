@@ -64,6 +64,7 @@ def run_mine(root: str, config: Settings, *, policy: str, retry: bool, console: 
             engine=config.engine,
             console=console,
             ray=ray,
+            run=record.name,
             config=config,
             mining=mining,
             encoder=encoder,

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +23,7 @@ from pipeline.engine import EngineConfig, ray_session, run_units
 from pipeline.lease import lease
 from pipeline.run_record import RunRecord
 from pipeline.storage import Corpus
+from pipeline.tombstones import refuse_unfinished
 from pipeline.work import Phase, Unit
 from schemas.errors import CorpusInUse
 
@@ -40,7 +41,9 @@ def recorded(
     """A run record that is closed with what ended the run, if anything did.
 
     alone: no other such run may be writing to the corpus. Raises `CorpusInUse`.
+    Raises `ConfigError` where an opt-out has begun and not ended.
     """
+    refuse_unfinished(corpus)
     record = RunRecord(corpus, phase, settings)
     started = time.perf_counter()
     try:
@@ -151,6 +154,8 @@ class Working:
     console: Console
     ray: ExitStack
     """Ends the Ray that was started for the run."""
+    run: str = ""
+    """Name of the run's record."""
     facts: dict[str, Any] = field(default_factory=dict)
     units: int = 0
 
@@ -172,7 +177,7 @@ class Working:
         self.start_ray()
         started = time.perf_counter()
         audio_s, seconds = run_with_progress(
-            phase,
+            replace(phase, run=self.run),
             units,
             self.corpus,
             self.engine,

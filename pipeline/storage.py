@@ -13,7 +13,7 @@ overwrites itself with the same rows.
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,16 +77,21 @@ class Corpus:
 
     def exists(self) -> bool:
         """Whether anything was ever committed or recorded here."""
-        return bool(self._names("_runs") or self._names("_commits"))
+        return bool(self.names("_runs") or self.names("_commits"))
 
     # ---------------------------------------------------------------- writing
 
     def commit(
-        self, phase: str, units: Sequence[UnitRecord], rows: Mapping[str, Sequence[Any] | pa.Table]
+        self,
+        phase: str,
+        units: Sequence[UnitRecord],
+        rows: Mapping[str, Sequence[Any] | pa.Table],
+        **facts: Any,
     ) -> None:
         """Write the rows of a block of units, all or nothing.
 
-        rows: table name → rows of its type, or an Arrow table of its schema.
+        rows: table name → rows of its type, or an Arrow table of its schema. facts: kept in the
+        marker, such as the run that made them.
         """
         block = content_id(*sorted(unit.unit_id for unit in units))
         parts = {}
@@ -95,7 +100,8 @@ class Corpus:
                 part = f"{name}/{phase}-{block}.parquet"
                 self.write_table(part, TABLES[name], table_rows)
                 parts[name] = {"part": part, "rows": len(table_rows)}
-        marker = {"phase": phase, "parts": parts, "units": [asdict(unit) for unit in units]}
+        records = [asdict(unit) for unit in units]
+        marker = {"phase": phase, "parts": parts, "units": records, **facts}
         # Compact: a phase may have a million items.
         self.write_json(f"_commits/{phase}/{block}.json", marker, indent=None)
 
@@ -136,8 +142,28 @@ class Corpus:
 
         self._write_atomically(part, lambda sink: _write_groups(table, checked(), sink))
         self._mark_current(phase, {table.name: {"part": part, "rows": num_rows}}, facts)
-        for name in set(self._names(table.name)) - {part}:
-            self.fs.delete_file(f"{self.path}/{name}")
+        for name in set(self.names(table.name)) - {part}:
+            self.delete(name)
+        return num_rows
+
+    def rewrite_part(self, part: str, table: Table, change: Callable[[pa.Table], pa.Table]) -> int:
+        """Put a part's rows, changed, in its place; returns how many are left.
+
+        change: some neighbouring rows → what becomes of them; a row group at a time.
+        """
+        num_rows = 0
+        with pq.ParquetFile(f"{self.path}/{part}", filesystem=self.fs) as file:
+            table.check(file.schema_arrow, part)
+
+            def changed() -> Iterator[pa.Table]:
+                nonlocal num_rows
+                for group in range(file.num_row_groups):
+                    piece = change(file.read_row_group(group)).cast(table.schema)
+                    num_rows += piece.num_rows
+                    if piece.num_rows:
+                        yield piece
+
+            self._write_atomically(part, lambda sink: _write_groups(table, changed(), sink))
         return num_rows
 
     def _mark_current(self, phase: str, parts: dict[str, Any], facts: Mapping[str, Any]) -> None:
@@ -167,7 +193,7 @@ class Corpus:
 
     def markers(self, phase: str) -> list[dict[str, Any]]:
         """Every commit marker of a phase, in the order of their names."""
-        return [self.read_json(name) for name in self._names(f"_commits/{phase}")]
+        return self.jsons(f"_commits/{phase}")
 
     def committed(self, phase: str) -> list[UnitRecord]:
         """Every unit that a phase has finished here."""
@@ -179,7 +205,7 @@ class Corpus:
 
     def parts(self, table: str) -> list[str]:
         """Names of the committed parts of a table. Raises `StorageError` if one is gone."""
-        present = set(self._names(table))
+        present = set(self.names(table))
         named = set()
         for phase in self._folders("_commits"):
             for marker in self.markers(phase):
@@ -275,19 +301,39 @@ class Corpus:
 
     def read_json(self, name: str) -> Any:
         """One JSON file of the corpus."""
-        with self.fs.open_input_stream(f"{self.path}/{name}") as source:
-            return json.loads(source.read())
+        return json.loads(self.read_bytes(name))
 
     def find_json(self, name: str) -> Any | None:
         """One JSON file of the corpus, or None where it is not there."""
         found = self.fs.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File
         return self.read_json(name) if found else None
 
+    def jsons(self, folder: str) -> list[Any]:
+        """Every JSON file of a folder of the corpus, in the order of their names."""
+        return [self.read_json(name) for name in self.names(folder)]
+
     def runs(self) -> list[dict[str, Any]]:
         """Every run record, oldest first."""
-        return sorted((self.read_json(name) for name in self._names("_runs")), key=_started)
+        return sorted(self.jsons("_runs"), key=_started)
 
-    def _names(self, folder: str) -> list[str]:
+    def files(self) -> list[str]:
+        """Every file below the root, relative to it, half-written ones too."""
+        selector = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        found = self.fs.get_file_info(selector)
+        return sorted(
+            info.path[len(self.path) + 1 :] for info in found if info.type == pafs.FileType.File
+        )
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file of the corpus as it is."""
+        with self.fs.open_input_stream(f"{self.path}/{name}") as source:
+            return bytes(source.read())
+
+    def delete(self, name: str) -> None:
+        """Remove a file of the corpus."""
+        self.fs.delete_file(f"{self.path}/{name}")
+
+    def names(self, folder: str) -> list[str]:
         """Files below a folder, relative to the root, sorted; half-written ones left out."""
         return self._list(folder, pafs.FileType.File, recursive=True)
 

@@ -61,6 +61,8 @@ class Phase:
     thousands of rows per item takes them as an Arrow table."""
     measure: Callable[[Any], float]
     """Row → seconds of audio that were really there."""
+    run: str = ""
+    """Name of the record of the run that works; commits keep it."""
 
 
 @dataclass(slots=True)
@@ -109,7 +111,8 @@ def finish(phase: Phase, corpus: Corpus, block: Sequence[Progress]) -> list[Unit
                 seconds={stage: round(value, 4) for stage, value in progress.seconds.items()},
             )
         )
-    corpus.commit(phase.name, records, {name: _joined(name, p) for name, p in tables.items()})
+    joined = {name: _joined(name, pieces) for name, pieces in tables.items()}
+    corpus.commit(phase.name, records, joined, run=phase.run)
     return records
 
 
