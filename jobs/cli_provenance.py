@@ -13,6 +13,32 @@ app = typer.Typer()
 
 
 @app.command()
+def trace(
+    corpus: CorpusArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Of a clip, recording, clone or sample; a recording's uri; TARGET:REFERENCE for a "
+            "pair of clips; PART:ROW for a row, such as latents/encode-….parquet:3.",
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For machines, settings in full.")
+    ] = False,
+) -> None:
+    """Say where something comes from: every step back to the recording and its licence.
+
+    Names the recording with its licence and consent, the times of the clip, the runs that made it
+    with their models, versions and settings, the thresholds that accepted it, the description and
+    who wrote it, a clone's voice and words, the latents' AudioVAE, and the parts of a sample.
+    """
+    from jobs.trace_tree import show_trace
+
+    show_trace(corpus, name, as_json=as_json, console=Console())
+
+
+@app.command()
 def forget(
     corpus: CorpusArgument,
     recording: Annotated[

@@ -83,8 +83,8 @@ class Rewriting:
         """(phase, item) of the rows of `quarantine` that go."""
         found: list[tuple[str, str]] = []
         for _, rows in self.corpus.scan(QUARANTINE, QUARANTINE.schema.names):
-            going = rows.filter(self.going(QUARANTINE, rows))
-            found += zip(going["phase"].to_pylist(), going["unit_id"].to_pylist(), strict=True)
+            going = rows.filter(self.going(QUARANTINE, rows)).to_pylist()
+            found += [(str(row["phase"]), str(row["unit_id"])) for row in going]
         return found
 
     # ---------------------------------------------------------------- rows that go
