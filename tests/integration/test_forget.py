@@ -121,7 +121,7 @@ def test_everything_is_traced_back_to_its_recording(whole: Corpus) -> None:
     assert found["target"]["clip"]["uri"] == uris[clip_id]
     assert found["target"]["clip"]["licence"].startswith(("CC-", "LicenseRef-"))
     assert found["target"]["verdict"]["accepted"]
-    snr = found["target"]["verdict"]["thresholds"]["noisy"]
+    snr = found["target"]["verdict"]["thresholds"]["low_snr"]
     assert snr["column"] == "snr_db"
     assert snr["value"] >= snr["min"]
     assert {one["uri"] for one in found["references"]} == {uris[clip_id]}
