@@ -68,7 +68,7 @@ class Rewriting:
         """Put the parts of a table that hold any of it again, without it."""
         change = self._changes().get(table.name)
         columns = [column for column in table.schema.names if _is_read(table, column)]
-        for part, piece in list(self.corpus.scan(table, columns)):
+        for part, piece in self.corpus.scan(table, columns):
             going = self.going(table, piece)
             if change is None and not pc.any(going, min_count=0).as_py():
                 continue

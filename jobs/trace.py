@@ -96,15 +96,13 @@ class Tracing:
         values = rows.slice(row, 1).to_pylist()[0]
         known = {"row": {"part": part, "row": row, **self.runs.maker(part)}}
         for key in ("sample_id", "target_id", "clip_id", "recording_id"):
-            if key == "target_id" and key in values:
-                return known | (self._pair(f"{values[key]}:{values['reference_id']}") or {})
             if key in values:
-                return known | (self._anything(values[key]) or {})
+                name = values[key]
+                if key == "target_id":
+                    name = f"{name}:{values['reference_id']}"
+                way = self._pair(name) or self._sample(name) or self.clip(name)
+                return known | (way or self.clone(name) or self._recording_by_name(name) or {})
         return {"row": known["row"] | values}
-
-    def _anything(self, name: str) -> Found | None:
-        back = self._sample(name) or self.clip(name) or self.clone(name)
-        return back or self._recording_by_name(name)
 
     def _sample(self, name: str) -> Found | None:
         found = self._find(SAMPLES, "sample_id", name)
