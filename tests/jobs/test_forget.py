@@ -196,7 +196,7 @@ def test_killed_at_any_write_the_corpus_says_so_and_the_next_completes(
     undisturbed = replace(undisturbed, corpus=Corpus(undisturbed.root))
     writes = writes_of(monkeypatch, lambda: forget(undisturbed))
     assert writes > 15
-    for fatal in range(1, writes, 3):
+    for fatal in range(1, writes, writes // 8):
         root = tmp_path / f"killed-{fatal}"
         shutil.copytree(original.root, root)
         killed = replace(original, root=str(root), corpus=Corpus(str(root)))
