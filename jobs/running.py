@@ -43,11 +43,11 @@ def recorded(
     alone: no other such run may be writing to the corpus. Raises `CorpusInUse`.
     Raises `ConfigError` where an opt-out has begun and not ended.
     """
-    refuse_unfinished(corpus)
     record = RunRecord(corpus, phase, settings)
     started = time.perf_counter()
     try:
         with lease(corpus, record.name, console) if alone else nullcontext():
+            refuse_unfinished(corpus)
             record.write(**facts)
             yield record
     except CorpusInUse:
