@@ -75,7 +75,7 @@ def forget(
     uri neither. Recordings themselves, exports and models that were trained before are not touched.
 
     Ended half-way, the corpus says so to every command, and [bold]voxquarry forget CORPUS[/bold]
-    completes it. No other command may be at work on the corpus meanwhile.
+    completes it.
     """
     from jobs.forget import run_forget
     from jobs.forget_plan import Request

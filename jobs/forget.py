@@ -7,6 +7,7 @@ step can be done again, so an opt-out that was ended half-way is completed by th
 """
 
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from rich.table import Table
 from jobs.forget_files import blank_answers, clean_records, still_named_in, sweep
 from jobs.forget_plan import Removal, Request, hours_of, removal_of
 from jobs.forget_tables import Rewriting, rewrite_markers
+from pipeline.lease import lease
 from pipeline.storage import Corpus
 from pipeline.tombstones import JOURNAL, Tombstone, journal, name_key, write
 from schemas.arrow import TABLES
@@ -34,11 +36,24 @@ def run_forget(
 ) -> bool:
     """Forget what is asked for, after completing what was interrupted; whether it was done.
 
-    request: None only completes. agreed: asks. Raises `ConfigError` where nothing is meant.
+    request: None only completes. agreed: asks. Raises `ConfigError` where nothing is meant, and
+    `CorpusInUse` where another run writes to the corpus.
     """
     corpus = Corpus(root)
     if not corpus.exists():
         raise ConfigError(f"{root} holds no corpus; `voxquarry run SOURCE --out {root}` makes one")
+    with lease(corpus, f"forget-{secrets.token_hex(8)}", console):
+        return _forget(corpus, request, dry_run, agreed, console)
+
+
+def _forget(
+    corpus: Corpus,
+    request: Request | None,
+    dry_run: bool,
+    agreed: Callable[[], bool],
+    console: Console,
+) -> bool:
+    root = corpus.root
     begun = journal(corpus)
     if begun is not None:
         if dry_run:

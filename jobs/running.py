@@ -48,6 +48,7 @@ def recorded(
     started = time.perf_counter()
     try:
         with lease(corpus, record.name, console) if alone else nullcontext():
+            refuse_unfinished(corpus)
             record.write(**facts)
             yield record
     except CorpusInUse:
