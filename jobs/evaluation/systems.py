@@ -66,5 +66,6 @@ def labels_of(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
             ),
             len(parts),
         )
-        labels.append("/".join(parts[-depth:]) or name)
+        label = "/".join(parts[-depth:]) or name
+        labels.append(label if label != RECORDED else str(folder))
     return labels

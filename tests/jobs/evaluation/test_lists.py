@@ -58,6 +58,18 @@ def test_the_same_line_is_the_same_wherever_its_list_lies(folder: Path) -> None:
     assert other.key != here.key
 
 
+def test_what_stands_in_two_lists_is_said_once(folder: Path) -> None:
+    file = written(folder, GOOD, "two|a|voice.wav|And this.")
+    first = read_list(file, None)
+    other = file.rename(folder / "hard.lst")
+    other.write_text(f"{GOOD}\nthree|a|voice.wav|And that.")
+    both = first + read_list(other, None)
+    assert [one.utterance_id for one in both.utterances] == ["one", "two", "three"]
+    (repeated,) = both.refused
+    assert (repeated.where, repeated.error) == ("en/hard.lst", "Repeated")
+    assert repeated.message == "the same utterance stands in en/meta.lst"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -154,3 +166,6 @@ def test_checkpoints_are_told_apart_by_the_ends_of_their_paths(tmp_path: Path) -
         name.mkdir(parents=True)
     assert labels_of([str(name) for name in names], names) == ["one/last", "two/last", "best"]
     assert labels_of(["nano"], [Path("/somewhere/nano")]) == ["nano"]
+    like_ours = tmp_path / "recorded"
+    like_ours.mkdir()
+    assert labels_of([str(like_ours)], [like_ours]) == [str(like_ours)]
