@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade -c constraints.txt pip setuptools
-	$(PIP) install --quiet -c constraints.txt -e '.[cluster,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[cluster,dev,export]'
+	# For its validator of fine-tuning lists, which needs nothing of what its models need.
+	$(PIP) install --quiet --no-deps -c constraints.txt voxcpm
 	touch $@
 
 # The whole way on the bundled real recordings: clips, references, descriptions, clones by the shipped

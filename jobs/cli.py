@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from jobs import cli_cluster, cli_data, cli_detect, cli_model, cli_synthetic
+from jobs import cli_cluster, cli_data, cli_detect, cli_model, cli_share, cli_synthetic
 from schemas.errors import VoxquarryError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app)
 app.add_typer(cli_synthetic.app)
 app.add_typer(cli_detect.app)
+app.add_typer(cli_share.app)
 app.add_typer(cli_model.app)
 app.add_typer(cli_cluster.app)
 

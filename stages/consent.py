@@ -10,7 +10,10 @@ not understood counts as a refusal: a guess would be made at a person's cost.
                    permission: no cloning, not for tts
     other uses     training, research, evaluation, analysis, publication, asr, recognition,
                    speech recognition: alone they refuse, beside a permission they do not matter
-    nothing        not declared: `clone.consent` decides
+    nothing        not declared: the rule decides
+
+Giving a voice to others to train on (`use="training"`) is asked in the same words; "training" alone
+permits it as well, and "no training" refuses it.
 """
 
 import re
@@ -35,6 +38,8 @@ OTHER_USES = frozenset(
 )
 RULES = ("not_refused", "required")
 """`not_refused`: a recording that declares nothing may be cloned; `required`: it may not."""
+USES = {"cloning": PERMISSIONS, "training": PERMISSIONS | {"training"}}
+"""Terms that permit each use."""
 
 _PARTED = re.compile(r"[,;/|+&\n]|\band\b")
 _DENIED = re.compile(r"(?:not for|no use for|not|no|without) (?P<use>.+)")
@@ -56,18 +61,19 @@ REASONS = {
 }
 
 
-def consent_of(wording: str | None, rule: str = "not_refused") -> Consent:
-    """Whether a recording with this consent may lend its voice. rule: one of `RULES`."""
+def consent_of(wording: str | None, rule: str = "not_refused", use: str = "cloning") -> Consent:
+    """Whether a recording with this consent may lend its voice. rule: of `RULES`; use: of `USES`."""
     assert rule in RULES, rule
+    permissions = USES[use]
     terms = _terms(wording or "")
     if not terms:
         missing = rule == "required"
         return Consent(allows=not missing, reason="consent_not_declared" if missing else "")
-    if any(map(_refuses, terms)):
+    if any(_refuses(term, permissions) for term in terms):
         return Consent(allows=False, reason="consent_refused")
-    if not all(term in PERMISSIONS or term in OTHER_USES for term in terms):
+    if not all(term in permissions or term in OTHER_USES for term in terms):
         return Consent(allows=False, reason="consent_not_understood")
-    permitted = any(term in PERMISSIONS for term in terms)
+    permitted = any(term in permissions for term in terms)
     return Consent(allows=permitted, reason="" if permitted else "consent_refused")
 
 
@@ -76,12 +82,12 @@ def strictest(consents: Iterable[Consent]) -> Consent:
     return min(consents, key=lambda consent: (consent.allows, consent.reason))
 
 
-def not_understood(wordings: Iterable[str | None]) -> Counter[str]:
+def not_understood(wordings: Iterable[str | None], use: str = "cloning") -> Counter[str]:
     """The wordings that count as refusals because nobody knows what they mean."""
     return Counter(
         wording
         for wording in wordings
-        if wording and consent_of(wording).reason == "consent_not_understood"
+        if wording and consent_of(wording, use=use).reason == "consent_not_understood"
     )
 
 
@@ -91,6 +97,6 @@ def _terms(wording: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _refuses(term: str) -> bool:
+def _refuses(term: str, permissions: frozenset[str]) -> bool:
     denied = _DENIED.fullmatch(term)
-    return term in REFUSALS or (denied is not None and denied["use"] in PERMISSIONS)
+    return term in REFUSALS or (denied is not None and denied["use"] in permissions)

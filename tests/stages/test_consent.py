@@ -93,3 +93,22 @@ def test_only_known_words_permit(wording: str) -> None:
     assert consent.reason in {"", *REASONS}
     if consent.allows:
         assert any(permission.split()[0] in wording.casefold() for permission in PERMISSIONS)
+
+
+@pytest.mark.parametrize(
+    ("wording", "allows"),
+    [
+        ("training", True),
+        ("training, research", True),
+        ("tts", True),
+        ("", True),
+        ("research", False),
+        ("no training", False),
+        ("training, no cloning", False),
+        ("withdrawn", False),
+        ("as agreed", False),
+    ],
+)
+def test_training_on_a_voice_is_asked_in_the_same_words(wording: str, allows: bool) -> None:
+    assert consent_of(wording, use="training").allows == allows
+    assert not allows or consent_of(wording, "required", "training").allows == bool(wording)
