@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Before any test imports a numeric library: one thread per process, as workers run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers give way to all else; what runs beside the tests would starve them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Other work on the machine makes an example slow and says nothing of the law.
 settings.register_profile("patient", deadline=None)
