@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
-from jobs import cli_cluster, cli_data, cli_detect, cli_model, cli_synthetic
+from jobs import cli_browse, cli_cluster, cli_data, cli_detect, cli_model, cli_synthetic
 from schemas.errors import VoxquarryError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     "does only what is still to do.",
 )
 app.add_typer(cli_data.app)
+app.add_typer(cli_browse.app)
 app.add_typer(cli_synthetic.app)
 app.add_typer(cli_detect.app)
 app.add_typer(cli_model.app)

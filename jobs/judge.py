@@ -18,6 +18,7 @@ from pipeline.policy import judge, load_policy, load_synthetic_policy
 from pipeline.report import ReportData, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_voices import MEASURES, WORDS, Voices
+from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from pipeline.summary import Accounts, account, render
 from schemas.arrow import (
@@ -39,7 +40,7 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     policy = load_policy(policy_name)
     corpus = _opened(root)
     clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
-    verdicts = judge(clips, policy)
+    verdicts = judge(clips, policy, read_reviews(corpus))
     corpus.write_current("filter", VERDICTS, verdicts.to_arrow(), policy_hash=policy.hash)
     items = [item for _, item in corpus.latest_items(PHASE).values()]
     recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])

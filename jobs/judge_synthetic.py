@@ -8,6 +8,7 @@ from rich.console import Console
 from jobs.clone_plan import PHASE, CloneConfig, still_allowed
 from pipeline.policy import judge_synthetic as judged
 from pipeline.policy import load_synthetic_policy
+from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from schemas.arrow import SYNTHETIC, SYNTHETIC_VERDICTS
 
@@ -30,7 +31,7 @@ def judge_synthetic(
     clones = corpus.read_standing(SYNTHETIC, PHASE, "clip_id", {*policy.columns, *_LINEAGE})
     allowed = still_allowed(corpus, clones.select(_LINEAGE), config).select("clip_id")
     withdrawn = ~pl.col("clip_id").is_in(allowed["clip_id"].implode())
-    verdicts = judged(clones, policy).with_columns(
+    verdicts = judged(clones, policy, read_reviews(corpus)).with_columns(
         accepted=pl.col("accepted") & ~withdrawn,
         reasons=pl.when(withdrawn)
         .then(pl.concat_list(pl.lit(WITHDRAWN), "reasons"))

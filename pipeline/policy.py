@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.profile import check_keys
-from pipeline.rules import Rule, check_number, known_tier, reason_if_broken
+from pipeline.rules import REVIEW, Rule, check_number, known_tier, reason_if_broken
 from schemas.arrow import CLIPS, SYNTHETIC
 from schemas.errors import ConfigError
 from schemas.ids import content_id
@@ -62,8 +62,7 @@ class Policy:
     @property
     def columns(self) -> list[str]:
         """Columns of `clips` that judging reads; never the audio."""
-        used = {"clip_id", SCREENED, self.tiers.column}
-        return sorted(used.union(*(rule.columns for rule in self.rules.values())))
+        return _columns_of(self.rules, {"clip_id", SCREENED, self.tiers.column})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +87,7 @@ class SyntheticPolicy:
     @property
     def columns(self) -> list[str]:
         """Columns of `synthetic` that judging reads; never the audio."""
-        return sorted({"clip_id"}.union(*(rule.columns for rule in self.rules.values())))
+        return _columns_of(self.rules, {"clip_id"})
 
 
 Kind = TypeVar("Kind", Policy, SyntheticPolicy)
@@ -129,11 +128,13 @@ def _load(name: str, kind: type[Kind], expected: str) -> Kind:
         raise ConfigError(f"policy {name}: {place}: {first['msg']}") from error
 
 
-def judge(clips: pl.DataFrame, policy: Policy) -> pl.DataFrame:
+def judge(clips: pl.DataFrame, policy: Policy, reviews: pl.DataFrame | None = None) -> pl.DataFrame:
     """One verdict per clip: the columns of `verdicts`.
 
     clips: at least `policy.columns`. A screened clip has what stopped it as its first reason.
+    reviews: `clip_id` and `review` of what people marked bad; None where nobody listened.
     """
+    clips = _reviewed(clips, reviews)
     tier, sought = _tier_of(policy), pl.col(SCREENED).is_null()
     reasons = [_reason_of_screening()]
     reasons += [
@@ -143,40 +144,62 @@ def judge(clips: pl.DataFrame, policy: Policy) -> pl.DataFrame:
     reasons.append(
         pl.when(~tier.is_in(policy.accept_tiers)).then(pl.concat_str(tier, pl.lit("_band")))
     )
-    return clips.select(
-        "clip_id",
-        _joined(reasons).alias("reasons"),
-        tier.alias("tier"),
-        pl.lit(policy.hash).alias("policy_hash"),
-    ).select(
-        "clip_id",
-        (pl.col("reasons").list.len() == 0).alias("accepted"),
-        "tier",
-        "reasons",
-        "policy_hash",
+    judged = clips.select("clip_id", tier.alias("tier"), *_named(reasons))
+    return _verdicts(judged, policy.hash).select(
+        "clip_id", "accepted", "tier", "reasons", "policy_hash"
     )
 
 
-def judge_synthetic(clones: pl.DataFrame, policy: SyntheticPolicy) -> pl.DataFrame:
+def judge_synthetic(
+    clones: pl.DataFrame, policy: SyntheticPolicy, reviews: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """One verdict per generated clip: the columns of `synthetic_verdicts`.
 
-    clones: at least `policy.columns`.
+    clones: at least `policy.columns`. reviews: as `judge` takes them.
     """
+    clones = _reviewed(clones, reviews)
     reasons = [
         reason_if_broken(reason, rule, SYNTHETIC, tier=pl.lit(None, pl.String), sought=pl.lit(True))
         for reason, rule in policy.rules.items()
     ]
-    return clones.select(
-        "clip_id",
-        _joined(reasons).alias("reasons"),
-        pl.lit(policy.hash).alias("policy_hash"),
-    ).select(
-        "clip_id", (pl.col("reasons").list.len() == 0).alias("accepted"), "reasons", "policy_hash"
+    judged = clones.select("clip_id", *_named(reasons))
+    return _verdicts(judged, policy.hash).select("clip_id", "accepted", "reasons", "policy_hash")
+
+
+def _columns_of(rules: Mapping[str, Rule], used: set[str]) -> list[str]:
+    return sorted(used.union(*(rule.columns for rule in rules.values())) - {REVIEW})
+
+
+def _reviewed(rows: pl.DataFrame, reviews: pl.DataFrame | None) -> pl.DataFrame:
+    if reviews is None:
+        return rows.with_columns(pl.lit(None, pl.String).alias(REVIEW))
+    marks = reviews.select("clip_id", REVIEW)
+    return rows.join(marks, on="clip_id", how="left", maintain_order="left")
+
+
+def _named(reasons: list[pl.Expr]) -> list[pl.Expr]:
+    return [reason.alias(f"reason {number}") for number, reason in enumerate(reasons)]
+
+
+def _verdicts(judged: pl.DataFrame, policy_hash: str) -> pl.DataFrame:
+    """Rows with a column `reason N` for each that there may be, as rows with their list."""
+    each = pl.selectors.matches(r"^reason \d+$")
+    # Most rows break no rule, and lists are dear.
+    broken = judged.with_row_index("row").filter(pl.any_horizontal(each.is_not_null()))
+    reasons = broken.select(
+        "row",
+        pl.concat_list(each).list.drop_nulls().list.unique(maintain_order=True).alias("reasons"),
     )
-
-
-def _joined(reasons: list[pl.Expr]) -> pl.Expr:
-    return pl.concat_list(reasons).list.drop_nulls().list.unique(maintain_order=True)
+    return (
+        judged.drop(each)
+        .with_row_index("row")
+        .join(reasons, on="row", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("reasons").is_null().alias("accepted"),
+            pl.col("reasons").fill_null(pl.lit([], pl.List(pl.String))),
+            pl.lit(policy_hash).alias("policy_hash"),
+        )
+    )
 
 
 def _hash(policy: Policy | SyntheticPolicy) -> str:

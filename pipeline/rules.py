@@ -12,6 +12,9 @@ from schemas.arrow import Table
 from schemas.errors import ConfigError
 
 TIERS = ("telephone", "wideband", "fullband")
+REVIEW = "review"
+"""Column that every judged table has beside its own: why a person who listened marked the row bad;
+null where nobody did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +204,8 @@ _NAMES = {float: "numbers", bool: "true or false", str: "text", object: "lists"}
 
 def known_column(name: str, table: Table) -> type:
     """What a column of the table holds, of `_NAMES`. Raises `ConfigError`; the audio is no score."""
+    if name == REVIEW:
+        return str
     known = [column for column in table.schema.names if column != "audio"]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

@@ -18,6 +18,7 @@ from schemas.descriptions import Description
 from schemas.errors import StorageError
 from schemas.latents import Latent
 from schemas.references import Duplicate, MinedSession, Reference
+from schemas.reviews import Review
 from schemas.rows import Clip, Quarantined, Recording, Verdict
 from schemas.samples import Sample
 from schemas.sentences import SentenceVector
@@ -69,6 +70,8 @@ class Table:
         wanted = f"{self.name}/{self.version}"
         if tag != wanted:
             raise StorageError(f"{where}: holds table {tag}, this version reads {wanted}")
+        if schema.equals(expected):
+            return
         for field in expected:
             index = schema.get_field_index(field.name)
             if index < 0 or schema.field(index).type != field.type:
@@ -133,6 +136,7 @@ TRAITS = Table(name="traits", version=1, row=Traits)
 DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
 SYNTHETIC = Table(name="synthetic", version=1, row=Synthetic)
 SYNTHETIC_VERDICTS = Table(name="synthetic_verdicts", version=1, row=SyntheticVerdict)
+REVIEWS = Table(name="reviews", version=1, row=Review, rows_per_group=8192)
 SENTENCES = Table(
     name="sentences", version=1, row=SentenceVector, rows_per_group=8192, raw=("vector",)
 )
@@ -148,5 +152,6 @@ TABLES = {
         *(ATTRIBUTES, LEVELS, TRAITS, DESCRIPTIONS),
         *(SYNTHETIC, SYNTHETIC_VERDICTS, SENTENCES),
         *(LATENTS, SAMPLES),
+        REVIEWS,
     )
 }
