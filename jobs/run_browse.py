@@ -33,16 +33,16 @@ _HEAVY = {"audio", "words", "speech", "speaker_embedding"}
 
 def run_browse(root: str, port: int, console: Console) -> None:
     """Serve until Ctrl-C. Raises `ConfigError` without a corpus, or where the port is taken."""
-    bound = _bind(port)
-    started = time.perf_counter()
-    shop = open_shop(root)
-    num_clips = sum(len(catalog) for catalog in shop.catalogs.values())
-    console.print(
-        f"{num_clips:,} clips read in {time.perf_counter() - started:.1f} s. "
-        f"Open http://127.0.0.1:{bound.getsockname()[1]}/ (Ctrl-C ends it)",
-        soft_wrap=True,
-    )
-    server_of(shop).run(sockets=[bound])
+    with _bind(port) as bound:
+        started = time.perf_counter()
+        shop = open_shop(root)
+        num_clips = sum(len(catalog) for catalog in shop.catalogs.values())
+        console.print(
+            f"{num_clips:,} clips read in {time.perf_counter() - started:.1f} s. "
+            f"Open http://127.0.0.1:{bound.getsockname()[1]}/ (Ctrl-C ends it)",
+            soft_wrap=True,
+        )
+        server_of(shop).run(sockets=[bound])
 
 
 def server_of(shop: Shop) -> uvicorn.Server:

@@ -39,7 +39,8 @@ function wireTrack(panel, audio, outline) {
   const width = Math.max(strip.clientWidth, Math.ceil(outline.duration_s * PIXELS_PER_S));
   const place = (seconds) => (seconds / outline.duration_s) * width;
   track.style.width = `${width}px`;
-  draw(track.querySelector("canvas"), width, outline.peaks);
+  const spans = words.map((word) => [place(word.dataset.start), place(word.dataset.end)]);
+  draw(track.querySelector("canvas"), width, outline.peaks, spans);
   for (const word of words) {
     word.style.left = `${place(word.dataset.start)}px`;
     word.addEventListener("click", () => {
@@ -63,17 +64,24 @@ function wireTrack(panel, audio, outline) {
   for (const name of ["play", "seeked", "pause"]) audio.addEventListener(name, follow);
 }
 
-function draw(canvas, width, peaks) {
+/** spans: of the words, in pixels; every other one is shaded. */
+function draw(canvas, width, peaks, spans) {
   const height = 72;
   const sharp = Math.min(window.devicePixelRatio || 1, 32000 / width);
   canvas.width = Math.round(width * sharp);
   canvas.height = Math.round(height * sharp);
   const pen = canvas.getContext("2d");
   pen.scale(sharp, sharp);
+  pen.fillStyle = "#e4eef5";
+  spans.forEach(([start, end], index) => {
+    if (index % 2 === 0) pen.fillRect(start, 0, end - start, height);
+  });
   pen.fillStyle = "#0072b2";
   const step = width / peaks.length;
+  // By the loudest of the clip: what is soft is seen too.
+  const loudest = peaks.reduce((most, peak) => Math.max(most, peak), 0.01);
   peaks.forEach((peak, index) => {
-    const tall = Math.max(1, peak * (height - 4));
+    const tall = Math.max(1, (peak / loudest) * (height - 4));
     pen.fillRect(index * step, (height - tall) / 2, Math.max(0.6, step * 0.8), tall);
   });
 }
