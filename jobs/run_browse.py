@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import uvicorn
 from rich.console import Console
 
@@ -70,7 +69,8 @@ def open_shop(root: str) -> Shop:
 
 def clips_of(corpus: Corpus) -> pl.DataFrame:
     """Light columns of the clips, their verdicts and marks, their files, and their `part`."""
-    clips = _with_parts(corpus, CLIPS)
+    light = [name for name in CLIPS.schema.names if name not in _HEAVY]
+    clips = corpus.read_with_parts(CLIPS, light)
     files = corpus.read(RECORDINGS, ["recording_id", "uri"]).unique("recording_id")
     return (
         clips.join(_verdicts(corpus, VERDICTS), on="clip_id", how="left", maintain_order="left")
@@ -87,20 +87,6 @@ def clones_of(corpus: Corpus) -> pl.DataFrame:
             _verdicts(corpus, SYNTHETIC_VERDICTS), on="clip_id", how="left", maintain_order="left"
         )
         .join(_marks(corpus), on="clip_id", how="left", maintain_order="left")
-    )
-
-
-def _with_parts(corpus: Corpus, table: Table) -> pl.DataFrame:
-    columns = [name for name in table.schema.names if name not in _HEAVY]
-    pieces = corpus.pieces(table, columns)
-    light = [table.schema.field(name) for name in columns]
-    whole = pa.concat_tables([pa.schema(light).empty_table(), *(piece for _, piece in pieces)])
-    frame = pl.from_arrow(whole.replace_schema_metadata())
-    assert isinstance(frame, pl.DataFrame)
-    lengths = [piece.num_rows for _, piece in pieces]
-    parts = pl.DataFrame({"part": [name for name, _ in pieces]}, schema={"part": pl.Categorical})
-    return frame.with_columns(
-        parts.select(pl.col("part").repeat_by(pl.Series(lengths, dtype=pl.UInt32)).explode())
     )
 
 

@@ -54,6 +54,11 @@ class Table:
         """Arrow schema with `name/version` in its metadata."""
         return _schema_of(self)
 
+    @property
+    def tag(self) -> str:
+        """What stands in every file's metadata."""
+        return f"{self.name}/{self.version}"
+
     def to_arrow(self, rows: Sequence[Any]) -> pa.Table:
         """Rows of this table's type, as a table of this schema."""
         schema = self.schema
@@ -67,9 +72,8 @@ class Table:
         """Raise `StorageError` unless `schema` is this table, of this version, column by column."""
         expected = self.schema
         tag = (schema.metadata or {}).get(VERSION_KEY, b"no tag").decode()
-        wanted = f"{self.name}/{self.version}"
-        if tag != wanted:
-            raise StorageError(f"{where}: holds table {tag}, this version reads {wanted}")
+        if tag != self.tag:
+            raise StorageError(f"{where}: holds table {tag}, this version reads {self.tag}")
         if schema.equals(expected):
             return
         for field in expected:
@@ -84,8 +88,7 @@ class Table:
 @cache
 def _schema_of(table: Table) -> pa.Schema:
     """Made once per table: a corpus has thousands of parts, and each is checked."""
-    tag = f"{table.name}/{table.version}".encode()
-    return pa.schema(_struct_fields(table.row), metadata={VERSION_KEY: tag})
+    return pa.schema(_struct_fields(table.row), metadata={VERSION_KEY: table.tag.encode()})
 
 
 def _struct_fields(row: type) -> "list[pa.Field[Any]]":
