@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade -c constraints.txt pip setuptools
-	$(PIP) install --quiet -c constraints.txt -e '.[cluster,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[cluster,notebooks,dev]'
 	touch $@
 
 # The whole way on the bundled real recordings: clips, references, descriptions, clones by the shipped
@@ -44,6 +44,7 @@ bench: .venv/.ready
 	$(BIN)/python -m tests.benchmarks.bench_core
 	$(BIN)/python -m tests.benchmarks.bench_mine
 	$(BIN)/python -m tests.benchmarks.bench_annotate
+	$(BIN)/python -m tests.benchmarks.bench_audit
 	$(BIN)/python -m tests.benchmarks.bench_watermark
 	$(BIN)/python -m tests.benchmarks.bench_clone
 	$(BIN)/python -m tests.benchmarks.bench_train

@@ -150,6 +150,20 @@ def judge(clips: pl.DataFrame, policy: Policy, reviews: pl.DataFrame | None = No
     )
 
 
+def breaks(
+    clips: pl.DataFrame, policy: Policy, reason: str, reviews: pl.DataFrame | None = None
+) -> pl.Series:
+    """Which clips break one rule of a policy: booleans. Arguments as `judge` takes them."""
+    found = reason_if_broken(
+        reason,
+        policy.rules[reason],
+        CLIPS,
+        tier=_tier_of(policy),
+        sought=pl.col(SCREENED).is_null(),
+    )
+    return _reviewed(clips, reviews).select(found.is_not_null().alias(reason)).to_series()
+
+
 def judge_synthetic(
     clones: pl.DataFrame, policy: SyntheticPolicy, reviews: pl.DataFrame | None = None
 ) -> pl.DataFrame:
