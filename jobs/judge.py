@@ -20,7 +20,7 @@ from pipeline.report import ReportData, render_report, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.reviews import read_reviews
-from pipeline.storage import Corpus
+from pipeline.storage import PART, Corpus
 from pipeline.summary import Accounts, account, render
 from pipeline.tombstones import refuse_unfinished
 from schemas.arrow import (
@@ -65,17 +65,19 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
     corpus = _opened(root)
     accounts = judge_corpus(root, policy_name, console, quiet=True)
     columns = [name for name in CLIPS.schema.names if name not in NOT_SHOWN]
+    clips = corpus.read_with_parts(CLIPS, columns)
+    places = clips.select("clip_id", PART)
     data = ReportData(
         name=Path(corpus.path).name,
         accounts=accounts,
-        clips=corpus.read(CLIPS, columns).join(corpus.read(VERDICTS), on="clip_id"),
+        clips=clips.drop(PART).join(corpus.read(VERDICTS), on="clip_id"),
         recordings=corpus.read(RECORDINGS, SHOWN_OF_RECORDINGS),
         quarantine=corpus.read_quarantine(),
         policy=policy,
         runs=corpus.runs(),
         voices=_voices(corpus),
         clones=_clones(corpus),
-        load_audio=lambda ids: _audio(corpus, ids),
+        load_audio=lambda ids: _audio(corpus, places, ids),
     )
     if output is None and not corpus.is_local:
         corpus.write_text("report.html", render_report(data))
@@ -127,16 +129,21 @@ def _clones(corpus: Corpus) -> Clones:
             )
     return Clones(
         synthetic=made.join(verdicts, on="clip_id", how="left"),
-        load_audio=lambda ids: _clone_audio(corpus, made, ids),
+        load_audio=lambda ids: _audio(corpus, made, ids),
         limits=limits,
     )
 
 
-def _clone_audio(corpus: Corpus, made: pl.DataFrame, clip_ids: Sequence[str]) -> dict[str, bytes]:
-    """FLAC of the generation that stands. made: `standing_synthetic`."""
+def _audio(corpus: Corpus, places: pl.DataFrame, clip_ids: Sequence[str]) -> dict[str, bytes]:
+    """FLAC of those clips that have any. places: `clip_id` and `part`, of the rows that stand."""
     rows = ClipRows(corpus, ["audio"])
-    places = made.filter(pl.col("clip_id").is_in(list(clip_ids))).select("part", "clip_id")
-    return {clip_id: rows.row(part, clip_id)["audio"] for part, clip_id in places.iter_rows()}
+    asked = places.filter(pl.col("clip_id").is_in(list(clip_ids))).select("clip_id", PART)
+    # Neighbours share a row group, which is read as a whole.
+    found = {
+        clip_id: rows.row(part, clip_id)["audio"]
+        for clip_id, part in asked.sort(PART, "clip_id").iter_rows()
+    }
+    return {clip_id: audio for clip_id, audio in found.items() if audio is not None}
 
 
 def _opened(root: str) -> Corpus:
@@ -147,12 +154,3 @@ def _opened(root: str) -> Corpus:
         )
     refuse_unfinished(corpus)
     return corpus
-
-
-def _audio(corpus: Corpus, clip_ids: Sequence[str]) -> dict[str, bytes]:
-    if not clip_ids:
-        return {}
-    found = corpus.read(
-        CLIPS, ["clip_id", "audio"], filters=[("clip_id", "in", list(clip_ids))]
-    ).drop_nulls()
-    return dict(found.select("clip_id", "audio").rows())

@@ -133,6 +133,7 @@ def _serving(corpus: Corpus) -> Iterator[str]:
     server = server_of(open_shop(corpus.root))
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
+        bound.listen()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:
