@@ -201,9 +201,15 @@ class Corpus:
         folder, _, file = target.rpartition("/")
         self.fs.create_dir(folder, recursive=True)
         aside = f"{folder}/.{file}.{uuid.uuid4().hex}"
-        with self.fs.open_output_stream(aside) as sink:
-            write(sink)
-        self.fs.move(aside, target)
+        try:
+            with self.fs.open_output_stream(aside) as sink:
+                write(sink)
+            self.fs.move(aside, target)
+        except BaseException:
+            # A full disk must not stay full of what it had no room for.
+            with suppress(OSError):
+                self.fs.delete_file(aside)
+            raise
 
     def _upload(self, target: str, write: Any, in_pieces: bool) -> None:
         # An object appears when its stream closes, and an error closes it too.

@@ -1,5 +1,7 @@
 """A block is there as a whole or not at all."""
 
+import resource
+import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,3 +190,20 @@ def test_a_version_written_in_pieces_stands_as_a_whole_or_not_at_all(tmp_path: P
 def test_a_uri_that_no_file_system_opens_is_named() -> None:
     with pytest.raises(ConfigError, match="ftp://"):
         Corpus("ftp://example.org/corpus")
+
+
+def test_what_a_full_disk_has_no_room_for_leaves_nothing(tmp_path: Path) -> None:
+    room = 200_000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).bytes(4 * room).hex()
+    corpus = Corpus(str(tmp_path))
+    # Without a handler the signal of a file that is too large would end the process.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            corpus.write_json("_runs/large.json", {"text": noise})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert corpus.files() == []
