@@ -98,6 +98,8 @@ def store() -> Iterator[Store]:
         store.allow()
         store.s3.create_bucket(Bucket=BUCKET)
         yield store
+        # The server's settings are the process's, and other tests start servers of their own.
+        store.check(False)
     server.stop()
 
 
