@@ -156,7 +156,8 @@ def pools_of(phase: Phase) -> list[tuple[str, list[Stage[Any]]]]:
 def pool_title(phase: Phase, pool: str, stages: Sequence[Stage[Any]]) -> str:
     """What Ray's dashboard and metrics call a pool: `curate gpu: transcription+ctc_alignment`."""
     names = [stage.name for stage in stages]
-    named = "+".join(names) if len(names) <= MOST_NAMED else f"{names[0]}..{names[-1]}"
+    # No dots: Ray takes what stands before the last one for a module.
+    named = "+".join(names) if len(names) <= MOST_NAMED else f"{names[0]} to {names[-1]}"
     return f"{phase.name} {pool}: {named}"
 
 

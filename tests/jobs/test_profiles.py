@@ -47,9 +47,9 @@ def test_one_gpu_has_room_for_every_pool_of_curate() -> None:
     assert bounds("cluster-1-gpu", 8, 1) == {
         "curate cpu: music": (1, 12),
         "curate separation: separation": (1, 4),
-        "curate cpu: vad..signal": (1, 12),
+        "curate cpu: vad to signal": (1, 12),
         "curate gpu: transcription+ctc_alignment": (1, 2),
-        "curate cpu: alignment..encoding": (1, 12),
+        "curate cpu: alignment to encoding": (1, 12),
     }
 
 
