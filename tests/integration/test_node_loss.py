@@ -30,7 +30,7 @@ from schemas.arrow import (
 from tests.integration.conftest import voxquarry
 from tests.integration.test_clone import arguments as clone_arguments
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow]
 
 CPUS = 2.0
 

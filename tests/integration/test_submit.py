@@ -157,6 +157,7 @@ def test_an_address_of_something_else_is_refused() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_cluster_that_wants_a_token_says_so_in_one_line(head: Head) -> None:
     done = subprocess.run(
@@ -173,6 +174,7 @@ def test_a_cluster_that_wants_a_token_says_so_in_one_line(head: Head) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_job_that_succeeds_gives_its_log_and_its_exit_code_and_no_secret(head: Head) -> None:
     # The option counts, not what the environment says of another cluster.
@@ -199,6 +201,7 @@ def test_a_job_that_succeeds_gives_its_log_and_its_exit_code_and_no_secret(head:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_job_that_fails_shows_why_and_fails_here(head: Head, tmp_path: Path) -> None:
     done = head.submit("curate", str(tmp_path / "nowhere"), "--out", str(tmp_path / "corpus"))
@@ -210,6 +213,7 @@ def test_a_job_that_fails_shows_why_and_fails_here(head: Head, tmp_path: Path) -
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_nobody_has_to_wait(head: Head, tmp_path: Path) -> None:
     command = ["curate", str(tmp_path / "nowhere"), "--out", str(tmp_path / "corpus")]
@@ -221,6 +225,7 @@ def test_nobody_has_to_wait(head: Head, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_the_log_comes_while_the_job_runs_and_ctrl_c_leaves_it_running(
     head: Head, devset: Path, tmp_path: Path

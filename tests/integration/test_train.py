@@ -106,13 +106,13 @@ def killed(place: Path, out: str, after: int, how: signal.Signals) -> int:
     command = [sys.executable, "-m", "jobs.cli", *arguments(place, out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = place / out / "log.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not (log.is_file() and lines_so_far(log) >= after):
         assert process.poll() is None, "the training ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(how)
-    return process.wait(60)
+    return process.wait(200)
 
 
 def lines_so_far(log: Path) -> int:
