@@ -37,7 +37,7 @@ def lease(corpus: Corpus, run: str, console: Console) -> Iterator[None]:
     while not _created(corpus, mine):
         _bury_or_raise(corpus, console)
     ended = threading.Event()
-    keeper = threading.Thread(target=_renew, args=(corpus, mine, ended), daemon=True)
+    keeper = threading.Thread(target=_renew, args=(corpus, mine, ended, console), daemon=True)
     keeper.start()
     try:
         yield
@@ -107,12 +107,16 @@ def _is_dead(found: dict[str, Any]) -> bool:
     return found["pid"] == os.getpid() or not psutil.pid_exists(found["pid"])
 
 
-def _renew(corpus: Corpus, mine: dict[str, Any], ended: threading.Event) -> None:
+def _renew(corpus: Corpus, mine: dict[str, Any], ended: threading.Event, console: Console) -> None:
     while not ended.wait(BEAT_S):
         # A storage that does not answer for a while must not end the run; the others wait longer.
         with suppress(OSError):
             if _held_by(corpus) != mine["run"]:
-                interrupt_main()  # somebody took this run for dead: it was asleep for too long
+                console.print(
+                    f"Another run took {corpus.root}: this one showed no sign of life for "
+                    f"{PATIENCE_S:g} s. It ends here."
+                )
+                interrupt_main()
                 return
             mine["beat"] += 1
             corpus.write_json(LEASE, mine)

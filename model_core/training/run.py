@@ -81,11 +81,10 @@ class Run:
 
     def _build(self) -> None:
         config, model = self.config, self.model
-        half = torch.bfloat16 if config.precision == "bf16" else None
-        if config.precision == "auto" and default_dtype(self.device) == torch.bfloat16:
-            half = torch.bfloat16
-        self.dtype = half or torch.float32
+        chosen = {"auto": default_dtype(self.device), "bf16": torch.bfloat16, "fp32": torch.float32}
+        self.dtype = chosen[config.precision]
         """Of the arithmetic."""
+        half = torch.bfloat16 if self.dtype == torch.bfloat16 else None
         model.float().train()
         if config.lora is not None:
             add_lora(model, config.lora)

@@ -6,14 +6,11 @@ The clips are made up, their tables are real, as curation leaves them: no audio,
 """
 
 import argparse
-import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +18,12 @@ from playwright.sync_api import Error
 from rich.console import Console
 from rich.table import Table
 
-from jobs.run_browse import open_shop, server_of
 from jobs.what_if import what_if
 from pipeline.policy import load_policy
 from pipeline.storage import Corpus
 from tests.benchmarks.synthetic_corpus import make_corpus, session_sizes
 from tests.benchmarks.systems import CORES, ROOT, busy_cores, fresh
+from tests.pipeline.browse_server import serving
 from tests.pipeline.browser import CHROMIUM, opened_browser
 
 CLIPS = 1_000_000
@@ -116,7 +113,7 @@ def _what_if(corpus: Corpus) -> Iterator[Wait]:
 
 def _pages(corpus: Corpus) -> Iterator[Wait]:
     started = time.perf_counter()
-    with _serving(corpus) as address:
+    with serving(corpus) as address:
         yield Wait(
             name="browse: the corpus is read", seconds=time.perf_counter() - started, most_s=None
         )
@@ -126,21 +123,6 @@ def _pages(corpus: Corpus) -> Iterator[Wait]:
                 lambda asked=asked: urllib.request.urlopen(f"{address}/clips?{asked}").read()
             )
             yield Wait(name=f"browse: {name}", seconds=seconds, most_s=0.3)
-
-
-@contextmanager
-def _serving(corpus: Corpus) -> Iterator[str]:
-    server = server_of(open_shop(corpus.root))
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        bound.listen()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -25,6 +25,18 @@ API_KEY = f"sk-{secrets.token_hex(16)}"
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
+def submitted(address: str, *command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`voxquarry submit` as somebody with this environment runs it."""
+    return subprocess.run(
+        [*SUBMIT, "--address", address, *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=env,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """A Ray cluster of one node, which wants a token."""
@@ -41,6 +53,8 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
             "LISTENER_KEY": API_KEY,
+            # A job is started by the `python` that its node finds.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
 
     def get(self, path: str) -> Any:
@@ -51,14 +65,7 @@ class Head:
             return json.load(answer)
 
     def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*SUBMIT, "--address", self.address, *command],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env=self.env,
-        )
+        return submitted(self.address, *command, env=self.env)
 
 
 @pytest.fixture(scope="module")
@@ -131,27 +138,13 @@ def wait_for(head: Head, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_without_a_cluster_there_is_one_line() -> None:
-    done = subprocess.run(
-        [*SUBMIT, "--address", f"http://127.0.0.1:{free_port()}", "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=CLEAN,
-    )
+    done = submitted(f"http://127.0.0.1:{free_port()}", "doctor", env=CLEAN)
     assert done.returncode == 1
     assert "ConfigError: no Ray dashboard answers" in done.stderr
 
 
 def test_an_address_of_something_else_is_refused() -> None:
-    done = subprocess.run(
-        [*SUBMIT, "--address", "head:8265", "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=CLEAN,
-    )
+    done = submitted("head:8265", "doctor", env=CLEAN)
     assert done.returncode == 1
     assert "http://head:8265" in done.stderr
 
@@ -160,14 +153,7 @@ def test_an_address_of_something_else_is_refused() -> None:
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_a_cluster_that_wants_a_token_says_so_in_one_line(head: Head) -> None:
-    done = subprocess.run(
-        [*SUBMIT, "--address", head.address, "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=CLEAN,
-    )
+    done = submitted(head.address, "doctor", env=CLEAN)
     assert done.returncode == 1
     assert "RAY_AUTH_MODE=token" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -179,14 +165,7 @@ def test_a_cluster_that_wants_a_token_says_so_in_one_line(head: Head) -> None:
 def test_a_job_that_succeeds_gives_its_log_and_its_exit_code_and_no_secret(head: Head) -> None:
     # The option counts, not what the environment says of another cluster.
     elsewhere = {"RAY_ADDRESS": "127.0.0.1:1", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
-    done = subprocess.run(
-        [*SUBMIT, "--address", head.address, "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=head.env | elsewhere,
-    )
+    done = submitted(head.address, "doctor", env=head.env | elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Models of this profile" in done.stdout
     assert "INFO dashboard_sdk" not in done.stdout + done.stderr

@@ -1,7 +1,5 @@
 """`voxquarry browse` in a real browser: filter, play, see the words, mark a clip as bad."""
 
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jobs.run_browse import open_shop, server_of
 from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS
 from tests.pipeline.browse_corpus import make_corpus
+from tests.pipeline.browse_server import serving
 from tests.pipeline.browser import needs_chromium, opened_browser
 
 pytestmark = [pytest.mark.browser, needs_chromium]
@@ -27,17 +25,8 @@ def corpus(devset: Path, tmp_path: Path) -> Corpus:
 @pytest.fixture
 def address(corpus: Corpus) -> Iterator[str]:
     """Of a running server."""
-    server = server_of(open_shop(corpus.root))
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        bound.listen()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
+    with serving(corpus) as running:
+        yield running
 
 
 def wait_until_played(audio: Any, seconds: float) -> None:
