@@ -9,7 +9,8 @@ import polars as pl
 from jobs.clone_plan import PHASE as CLONE
 from jobs.curate import PHASE as CURATE
 from jobs.mine_plan import comparison_id, key_of_text
-from pipeline.storage import Corpus, Item
+from pipeline.ledger import Item
+from pipeline.storage import Corpus
 from pipeline.tombstones import name_key
 from schemas.arrow import CLIPS, DUPLICATES, RECORDINGS, SYNTHETIC
 from schemas.errors import ConfigError

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from jobs.mine import Places, SessionPlan, TextPlan
 from pipeline.derived import Derived
+from pipeline.ledger import Item
 from pipeline.profile import as_plain
-from pipeline.storage import Corpus, Item
+from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, RECORDINGS, VERDICTS
 from schemas.ids import content_id
 from stages.near_duplicates import DuplicatesConfig

@@ -1,7 +1,7 @@
 """`voxquarry curate`: plan, run with progress, judge, and close the books."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,13 @@ from jobs.curate import PHASE, CurateConfig, curate_phase, models_of
 from jobs.judge import judge_corpus
 from jobs.running import as_recorded, recorded, run_with_progress
 from pipeline.cost import estimate
-from pipeline.engine import bounds_of, ray_session
+from pipeline.engine import bounds_of, longest_first, ray_session
+from pipeline.ledger import Ledger, UnitRecord
 from pipeline.planning import (
     Broken,
     fingerprint,
     items_of,
-    known_sources,
+    key_of,
     still_to_do,
     survey_all,
     units_of,
@@ -25,7 +26,8 @@ from pipeline.planning import (
 from pipeline.policy import load_policy
 from pipeline.profile import as_plain
 from pipeline.run_record import RunRecord, without_secrets
-from pipeline.sources import Source, list_sources
+from pipeline.shelf import Shelf
+from pipeline.sources import Source, list_sources, shelved
 from pipeline.storage import Corpus
 from pipeline.summary import render
 from pipeline.survey import Surveyed
@@ -46,7 +48,7 @@ def run_curate(
     policy: str,
     retry: bool,
     console: Console,
-    sources: Sequence[Source] | None = None,
+    sources: Collection[Source] | None = None,
 ) -> None:
     """Curate every source that the corpus does not have yet, then judge and print the table.
 
@@ -74,7 +76,7 @@ def run_curate(
 
 
 def _run(
-    sources: Sequence[Source],
+    sources: Collection[Source],
     corpus: Corpus,
     config: CurateConfig,
     retry: bool,
@@ -85,13 +87,7 @@ def _run(
     stones = Tombstones.of(corpus)
     sources = _remembered(sources, stones, console)
     ledger = corpus.latest_items(PHASE)
-    known = known_sources(ledger)
-    ill = {
-        item.facts["source"]
-        for _, item in ledger.values()
-        if retry and item.status == "quarantined"
-    }
-    unknown = [s for s in sources if fingerprint(s) not in known or fingerprint(s) in ill]
+    unknown = shelved(source for source in sources if _is_new(source, ledger, retry))
     if not unknown:
         console.print(f"Nothing to do: all {len(sources)} sources are in {corpus.root} already.")
         return {"units": 0}
@@ -104,8 +100,8 @@ def _run(
             surveyed = survey_all(unknown, config.ingest.chunk_s)
         sources = _without_copies(sources, surveyed, stones, console)
         survey_s = time.perf_counter() - survey_started
-        items = items_of(sources, surveyed, known)
-        units = still_to_do(units_of(items, config.ingest.unit_s), ledger, retry=retry)
+        whole = units_of(items_of(sources, surveyed, ledger), config.ingest.unit_s)
+        units = longest_first(still_to_do(whole, ledger, retry=retry))
         record.write(ray_start_s=round(ray_s, 3), survey_s=round(survey_s, 3), units=len(units))
         run_started = time.perf_counter()
         audio_s, seconds = run_with_progress(
@@ -131,47 +127,65 @@ def _run(
     }
 
 
+def _is_new(source: Source, ledger: Ledger, retry: bool) -> bool:
+    """Whether no run has finished it, or one is to try again."""
+    items = ledger.of_source(fingerprint(source))
+    return not items or (retry and any(not item.done for item in items))
+
+
 def _remembered(
-    sources: Sequence[Source], stones: Tombstones, console: Console
-) -> Sequence[Source]:
+    sources: Collection[Source], stones: Tombstones, console: Console
+) -> Collection[Source]:
     """The sources that were not forgotten; says which were."""
-    kept, gone = stones.split(sources)
-    if gone:
-        _tell_forgotten(gone, len(sources), console)
-    return kept
+    if not stones.keys:
+        return sources
+    return _left(sources, stones.hold, console)
 
 
 def _without_copies(
-    sources: Sequence[Source],
-    surveyed: Mapping[str, Surveyed | Broken],
+    sources: Collection[Source],
+    surveyed: Shelf[Surveyed | Broken],
     stones: Tombstones,
     console: Console,
-) -> Sequence[Source]:
+) -> Collection[Source]:
     """The sources without those that hold a forgotten recording under another uri."""
-    gone = {
-        key
-        for key, found in surveyed.items()
-        if isinstance(found, Surveyed) and found.recording_id in stones.recordings
-    }
-    if not gone:
-        return sources
-    _tell_forgotten([s for s in sources if fingerprint(s) in gone], len(sources), console)
-    return [source for source in sources if fingerprint(source) not in gone]
+
+    def is_copy(source: Source) -> bool:
+        found = surveyed.get(key_of(source))
+        return isinstance(found, Surveyed) and found.recording_id in stones.recordings
+
+    return _left(sources, is_copy, console) if stones.recordings else sources
 
 
-def _tell_forgotten(gone: Sequence[Source], of: int, console: Console) -> None:
-    more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
-    console.print(
-        f"{len(gone)} of {of} sources are forgotten and left out: "
-        f"{', '.join(source.uri for source in gone[:3])}{more}",
-        highlight=False,
-        markup=False,
-    )
+def _left(
+    sources: Collection[Source], is_gone: Callable[[Source], bool], console: Console
+) -> Shelf[Source]:
+    """The sources that are not forgotten; says which are."""
+    gone: list[str] = []
+
+    def kept() -> Iterator[Source]:
+        for source in sources:
+            if is_gone(source):
+                gone.append(source.uri)
+            else:
+                yield source
+
+    left = shelved(kept())
+    if gone:
+        more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+        console.print(
+            f"{len(gone)} of {len(sources)} sources are forgotten and left out: "
+            f"{', '.join(gone[:3])}{more}",
+            highlight=False,
+            markup=False,
+        )
+    return left
 
 
-def _size(unit: Unit) -> float:
+def _size(unit: Unit | UnitRecord) -> float:
     """A file without a length in its header still is one step of the bar."""
-    return max(unit.duration_s, 1.0)
+    planned_s: float = sum(item.facts["planned_s"] for item in unit.items)
+    return max(planned_s, 1.0)
 
 
 def _hours(done_s: float, total_s: float, wall_s: float) -> str:
@@ -184,9 +198,8 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
 
     corpus = Corpus(root)
     sources = _remembered(list_sources(spec), Tombstones.of(corpus), console)
-    known = known_sources(corpus.latest_items(PHASE))
-    new = [source for source in sources if fingerprint(source) not in known]
-    lengths = [header_seconds(source) for source in new]
+    ledger = corpus.latest_items(PHASE)
+    lengths = [header_seconds(source) for source in sources if _is_new(source, ledger, retry=False)]
     hours = sum(length or 0.0 for length in lengths) / 3600
     ran = [
         run
@@ -197,7 +210,7 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
     workers = sum(pool.workers or 1 for pool in config.engine.pools.values())
     speed = rates[-1] if rates else TYPICAL_SPEED * workers
     table = Table("dry run", "", show_header=False, title=f"{without_secrets(spec)} → {root}")
-    table.add_row("sources", f"{len(sources)}, of which {len(sources) - len(new)} are done")
+    table.add_row("sources", f"{len(sources)}, of which {len(sources) - len(lengths)} are done")
     table.add_row("unreadable headers", str(sum(length is None for length in lengths)))
     table.add_row("hours to curate", f"{hours:.2f}")
     basis = "the last run here" if rates else "the embedded profile's usual rate"

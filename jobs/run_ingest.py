@@ -1,6 +1,6 @@
 """`voxquarry ingest`: every phase for one language, then what came of it beside the others."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import replace
 
 import polars as pl
@@ -19,7 +19,8 @@ from jobs.run_encode import run_encode
 from jobs.run_mine import run_mine
 from jobs.settings import Settings
 from pipeline.policy import load_policy
-from pipeline.sources import Source, list_sources
+from pipeline.shelf import Shelf
+from pipeline.sources import Source, list_sources, shelved
 from pipeline.storage import Corpus
 from schemas.errors import ConfigError
 
@@ -72,18 +73,19 @@ def known_language(declared: str) -> Language:
     return row
 
 
-def of_language(sources: Sequence[Source], language: str, console: Console) -> list[Source]:
+def of_language(sources: Collection[Source], language: str, console: Console) -> Shelf[Source]:
     """The sources of a language, those that declare none among them.
 
     Raises `ConfigError` where all declare another.
     """
     code = base_code(language)
-    taken = [
-        source if source.language else replace(source, language=language.lower().replace("_", "-"))
+    tag = language.lower().replace("_", "-")
+    taken = shelved(
+        source if source.language else replace(source, language=tag)
         for source in sources
         if base_code(source.language) in (None, code)
-    ]
-    others = sorted({base_code(s.language) or "" for s in sources} - {code, ""})
+    )
+    others = sorted({base_code(source.language) or "" for source in sources} - {code, ""})
     if not taken:
         raise ConfigError(f"no source is in {code}: all declare {', '.join(others)}")
     if others:
@@ -94,7 +96,7 @@ def of_language(sources: Sequence[Source], language: str, console: Console) -> l
     return taken
 
 
-def _explain(row: Language, taken: Sequence[Source], config: Settings, console: Console) -> None:
+def _explain(row: Language, taken: Collection[Source], config: Settings, console: Console) -> None:
     """Say how texts will come about; a language that nothing reads is no error."""
     given = sum(bool(source.transcript or source.utterances) for source in taken)
     console.print(

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,8 +19,9 @@ from rich.progress import (
 )
 
 from annotators.registry import ResolvedModel
-from pipeline.engine import EngineConfig, ray_session, run_units
+from pipeline.engine import EngineConfig, longest_first, ray_session, run_units
 from pipeline.lease import lease
+from pipeline.ledger import UnitRecord
 from pipeline.run_record import RunRecord
 from pipeline.storage import Corpus
 from pipeline.tombstones import refuse_unfinished
@@ -72,18 +73,18 @@ def as_recorded(models: Sequence[ResolvedModel]) -> list[dict[str, Any]]:
 
 def run_with_progress(
     phase: Phase,
-    units: Sequence[Unit],
+    units: Collection[Unit],
     corpus: Corpus,
     engine: EngineConfig,
     console: Console,
     *,
-    size: Callable[[Unit], float],
+    size: Callable[[Unit | UnitRecord], float],
     note: Callable[[float, float, float], str],
     waiting: str = "starting",
 ) -> tuple[float, dict[str, float]]:
     """Run units under a bar. Returns seconds of audio done, and seconds per stage.
 
-    size: how much of the bar a unit is. note: (size done, size in all, seconds so far) → what
+    size: how much of the bar a unit is, by its plan and by its record alike. note: (size done, size in all, seconds so far) → what
     stands beside the bar; `waiting` until the first unit is done.
     """
     columns = (
@@ -95,8 +96,7 @@ def run_with_progress(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    sizes = {unit.unit_id: size(unit) for unit in units}
-    total = sum(sizes.values())
+    total = sum(map(size, units))
     audio_s = done = 0.0
     seconds: dict[str, float] = {}
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def run_with_progress(
         task = progress.add_task(phase.name, total=total, note=waiting)
         for record in run_units(phase, units, corpus, engine):
             audio_s += sum(item.duration_s for item in record.items)
-            done += sizes[record.unit_id]
+            done += size(record)
             for stage, value in record.seconds.items():
                 seconds[stage] = seconds.get(stage, 0.0) + value
             told = note(done, total, time.perf_counter() - began)
@@ -181,7 +181,7 @@ class Working:
         started = time.perf_counter()
         audio_s, seconds = run_with_progress(
             replace(phase, run=self.run),
-            units,
+            longest_first(units),
             self.corpus,
             self.engine,
             self.console,

@@ -7,7 +7,8 @@ import polars as pl
 import pyarrow as pa
 
 from annotators.sentence import SentenceEmbedder
-from pipeline.storage import Corpus, UnitRecord
+from pipeline.ledger import UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import SENTENCES
 from schemas.ids import content_id
 from stages.text_pairs import I16, as_whole

@@ -28,7 +28,7 @@ from pipeline.chat.asking import QUESTIONS_PER_BLOCK, Chat
 from pipeline.chat.config import ChatConfig
 from pipeline.chat.spending import Purse
 from pipeline.derived import Derived
-from pipeline.planning import Ledger
+from pipeline.ledger import Ledger
 from schemas.errors import ConfigError
 from schemas.ids import content_id
 from stages.description import Draft, Writer, all_claims, facts_of

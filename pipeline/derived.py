@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.planning import Ledger
+from pipeline.ledger import Ledger
 from pipeline.work import Unit, WorkItem
 
 

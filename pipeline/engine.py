@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -21,7 +21,9 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from ray.exceptions import RayError
 
 from pipeline.capacity import HELPERS, PoolConfig, room_for, worker_bounds
-from pipeline.storage import Corpus, UnitRecord
+from pipeline.ledger import UnitRecord
+from pipeline.shelf import Shelf
+from pipeline.storage import Corpus
 from pipeline.work import Phase, Unit
 from pipeline.worker import PoolWorker
 from schemas.errors import (
@@ -171,22 +173,26 @@ def bounds_of(phase: Phase, config: EngineConfig) -> list[tuple[int, int]]:
     return worker_bounds([pool for _, pool in pools], *room)
 
 
+def longest_first(units: Iterable[Unit]) -> Shelf[Unit]:
+    """Units in the order to run them, so that no worker is left alone with a long one at the end."""
+    return Shelf(((-unit.duration_s, unit.unit_id), unit) for unit in units)
+
+
 def run_units(
-    phase: Phase, units: Sequence[Unit], corpus: Corpus, config: EngineConfig
+    phase: Phase, units: Iterable[Unit], corpus: Corpus, config: EngineConfig
 ) -> Iterator[UnitRecord]:
-    """Run units and yield each as it is committed.
+    """Run units in about their order and yield each as it is committed.
 
     Raises `ConfigError` where Ray has too little room, `ModelLoadError` when a stage cannot open
     its model (nothing is marked then), `TooManyFailures` when more than the allowed share went to
     quarantine, and `StorageError` when the corpus cannot be written any more.
     """
     _set_up_ray_data(config)
-    # Longest first, so that no worker is left alone with a long unit at the end.
-    ordered = iter(sorted(units, key=lambda unit: (-unit.duration_s, unit.unit_id)))
+    waiting = iter(units)
     bounds = bounds_of(phase, config)
     blocks = max(BLOCKS_AT_ONCE, BLOCKS_PER_WORKER * max(most for _, most in bounds))
     done = failed = 0
-    while wave := list(islice(ordered, blocks * config.units_per_commit)):
+    while wave := list(islice(waiting, blocks * config.units_per_commit)):
         for record in _run_wave(phase, wave, corpus, config, bounds):
             done += len(record.items)
             failed += sum(item.status == "quarantined" for item in record.items)

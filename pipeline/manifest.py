@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ COLUMNS = (
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 # The csv module's own bound is 128 KiB; an hour of timed transcript is longer.
 _LONGEST_FIELD = 1 << 28
+# Of a Parquet manifest in memory at once.
+_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,25 +62,25 @@ def is_manifest(spec: str) -> bool:
     return _suffix(spec) in _READERS
 
 
-def read_manifest(spec: str) -> list[Entry]:
+def read_manifest(spec: str) -> Iterator[Entry]:
     """The rows of a .csv, .jsonl or .parquet file, local or remote.
 
     Raises `ConfigError` if it cannot be read, has columns other than `COLUMNS`, or a row is wrong.
     """
+    number = 0
     try:
         with open_bytes(spec) as file:
-            rows = _READERS[_suffix(spec)](file)
+            for number, row in enumerate(_READERS[_suffix(spec)](file), start=1):
+                _refuse_unknown(spec, row)
+                if number == 1 and "uri" not in row:
+                    raise ConfigError(f"manifest {spec} has no column uri")
+                yield _entry(f"manifest {spec}, row {number}", row)
     except MissingSource as error:
         raise ConfigError(f"there is no manifest {spec}: {error}") from error
     except (OSError, ValueError, pa.ArrowInvalid, csv.Error) as error:
         raise ConfigError(f"manifest {spec} cannot be read: {error}") from error
-    if not rows:
+    if not number:
         raise ConfigError(f"manifest {spec} has no rows")
-    if all("uri" not in row for row in rows):
-        _refuse_unknown(spec, rows)
-        raise ConfigError(f"manifest {spec} has no column uri")
-    _refuse_unknown(spec, rows)
-    return [_entry(f"manifest {spec}, row {number}", row) for number, row in enumerate(rows, 1)]
 
 
 def _suffix(spec: str) -> str:
@@ -91,23 +93,20 @@ def _suffix(spec: str) -> str:
 Row = Mapping[str, Any]
 
 
-def _csv(file: io.BufferedReader) -> list[Row]:
+def _csv(file: io.BufferedReader) -> Iterator[Row]:
     # newline="": line ends inside quoted transcripts are the csv module's business.
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        rows: list[Row] = []
         for number, row in enumerate(csv.DictReader(text, strict=True), start=1):
             if None in row:
                 raise ValueError(f"row {number} has more fields than the header")
-            rows.append(row)
-        return rows
+            yield row
     finally:
         csv.field_size_limit(before)
 
 
-def _jsonl(file: io.BufferedReader) -> list[Row]:
-    rows: list[Row] = []
+def _jsonl(file: io.BufferedReader) -> Iterator[Row]:
     # Not str.splitlines, which also breaks at separators that may stand inside a JSON string.
     for number, line in enumerate(file, start=1):
         if not line.strip():
@@ -118,15 +117,16 @@ def _jsonl(file: io.BufferedReader) -> list[Row]:
             raise ValueError(f"line {number}: {error}") from error
         if not isinstance(row, dict):
             raise ConfigError(f"line {number} of the manifest is no JSON object")
-        rows.append(row)
-    return rows
+        yield row
 
 
-def _parquet(file: io.BufferedReader) -> list[Row]:
-    return list(pq.read_table(file).to_pylist())
+def _parquet(file: io.BufferedReader) -> Iterator[Row]:
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(_ROWS):
+            yield from batch.to_pylist()
 
 
-_READERS: Mapping[str, Callable[[io.BufferedReader], list[Row]]] = {
+_READERS: Mapping[str, Callable[[io.BufferedReader], Iterator[Row]]] = {
     ".csv": _csv,
     ".jsonl": _jsonl,
     ".parquet": _parquet,
@@ -136,8 +136,8 @@ _READERS: Mapping[str, Callable[[io.BufferedReader], list[Row]]] = {
 # -------------------------------------------------------------------- rows
 
 
-def _refuse_unknown(spec: str, rows: Iterable[Row]) -> None:
-    for column in dict.fromkeys(name for row in rows for name in row):
+def _refuse_unknown(spec: str, row: Row) -> None:
+    for column in row:
         if column not in COLUMNS:
             near = difflib.get_close_matches(column.lower(), COLUMNS, n=1)
             advice = f"did you mean {near[0]}? " if near else ""

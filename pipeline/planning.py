@@ -4,15 +4,17 @@ Grouping looks at all sources, finished ones too, so that a resumed run forms th
 as the run before it: a unit's result may depend on its items, never on when it ran.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import ray
 
 from pipeline.audio import ChunkPlan
+from pipeline.ledger import Item, Ledger
+from pipeline.shelf import Key, Shelf
 from pipeline.sources import Source
-from pipeline.storage import Item
 from pipeline.survey import Surveyed, survey
 from pipeline.work import Unit, WorkItem
 from schemas.errors import DataError, DuplicateRecording
@@ -20,6 +22,7 @@ from schemas.ids import content_id
 
 # Sources surveyed in one Ray task: enough to pay for the task, few enough to spread.
 SOURCES_PER_TASK = 16
+TASKS_PER_CPU = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,39 +32,37 @@ class Broken:
     error: DataError
 
 
-Ledger = Mapping[str, tuple[int, Item]]
-"""Item id → (attempt, item), as `Corpus.latest_items` gives it."""
-
-
 def fingerprint(source: Source) -> str:
     """What tells that a uri still holds the bytes that a former run saw."""
     return content_id(source.uri, source.size_bytes or 0, source.modified or "")
 
 
-def known_sources(ledger: Ledger) -> dict[str, list[Item]]:
-    """Sources that a former run finished in whole: fingerprint → their items in order."""
-    by_source: dict[str, list[Item]] = {}
-    for _, item in ledger.values():
-        by_source.setdefault(item.facts["source"], []).append(item)
-    whole = {}
-    for key, items in by_source.items():
-        items.sort(key=lambda item: item.facts["index"])
-        if [item.facts["index"] for item in items] == list(range(items[0].facts["num_chunks"])):
-            whole[key] = items
-    return whole
-
-
-def survey_all(sources: Sequence[Source], chunk_s: float) -> dict[str, Surveyed | Broken]:
+def survey_all(sources: Collection[Source], chunk_s: float) -> Shelf[Surveyed | Broken]:
     """Hash, probe and cut every source, in parallel: fingerprint → outcome. Needs Ray."""
+    return Shelf(_surveyed(sources, chunk_s))
 
+
+def key_of(source: Source) -> Key:
+    """Where the survey of a source lies on its shelf."""
+    return fingerprint(source), ""
+
+
+def _surveyed(sources: Iterable[Source], chunk_s: float) -> Iterator[tuple[Key, Surveyed | Broken]]:
     @ray.remote(num_cpus=1)
-    def task(batch: Sequence[Source]) -> list[Surveyed | Broken]:
-        return [_survey(source, chunk_s) for source in batch]
+    def task(batch: Sequence[Source]) -> list[tuple[Key, Surveyed | Broken]]:
+        return [(key_of(source), _survey(source, chunk_s)) for source in batch]
 
-    batches = [sources[i : i + SOURCES_PER_TASK] for i in range(0, len(sources), SOURCES_PER_TASK)]
-    outcomes: list[list[Surveyed | Broken]] = ray.get([task.remote(batch) for batch in batches])
-    flat = [outcome for batch in outcomes for outcome in batch]
-    return {fingerprint(source): o for source, o in zip(sources, flat, strict=True)}
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    at_once = TASKS_PER_CPU * max(1, int(cpus))
+    waiting: list[ray.ObjectRef[Any]] = []
+    every = iter(sources)
+    while batch := list(islice(every, SOURCES_PER_TASK)):
+        waiting.append(task.remote(batch))
+        if len(waiting) == at_once:
+            [done], waiting = ray.wait(waiting)
+            yield from ray.get(done)
+    for done in waiting:
+        yield from ray.get(done)
 
 
 def _survey(source: Source, chunk_s: float) -> Surveyed | Broken:
@@ -72,40 +73,35 @@ def _survey(source: Source, chunk_s: float) -> Surveyed | Broken:
 
 
 def items_of(
-    sources: Sequence[Source],
-    surveyed: Mapping[str, Surveyed | Broken],
-    known: Mapping[str, list[Item]],
-) -> list[WorkItem]:
-    """Every source's items in the order of the sources; a second copy of some bytes is broken."""
-    first_uri: dict[str, str] = {}
-    items: list[WorkItem] = []
+    sources: Iterable[Source], surveyed: Shelf[Surveyed | Broken], ledger: Ledger
+) -> Iterator[WorkItem]:
+    """Every source's items in the order of the sources; a second copy of some bytes is broken.
+
+    ledger: knows the items of the sources that were not surveyed.
+    """
+    first_uri: Shelf[str] = Shelf()
     for source in sources:
-        key = fingerprint(source)
-        if key in surveyed:
-            found = _items_of_one(source, key, surveyed[key], first_uri)
-        else:
-            found = [
-                WorkItem(
-                    item_id=item.item_id,
-                    uri=item.uri,
-                    duration_s=item.facts["planned_s"],
-                    plan=None,
-                    facts=item.facts,
-                )
-                for item in known[key]
-            ]
-            for item in known[key]:
-                first_uri.setdefault(item.facts["recording_id"], item.uri)
-        items += found
-    return items
+        outcome = surveyed.get(key_of(source))
+        if outcome is not None:
+            yield from _items_of_one(source, fingerprint(source), outcome, first_uri)
+            continue
+        for item in ledger.of_source(fingerprint(source)):
+            first_uri.setdefault((item.facts["recording_id"], ""), item.uri)
+            yield WorkItem(
+                item_id=item.item_id,
+                uri=item.uri,
+                duration_s=item.facts["planned_s"],
+                plan=None,
+                facts=item.facts,
+            )
 
 
 def _items_of_one(
-    source: Source, key: str, outcome: Surveyed | Broken, first_uri: dict[str, str]
+    source: Source, key: str, outcome: Surveyed | Broken, first_uri: Shelf[str]
 ) -> list[WorkItem]:
     facts = {"source": key, "index": 0, "num_chunks": 1, "recording_id": key, "planned_s": 0.0}
     if isinstance(outcome, Surveyed):
-        owner = first_uri.setdefault(outcome.recording_id, source.uri)
+        owner = first_uri.setdefault((outcome.recording_id, ""), source.uri)
         if owner == source.uri:
             return [
                 _item_of_chunk(source, key, plan, len(outcome.chunks)) for plan in outcome.chunks
@@ -143,39 +139,40 @@ def _item_of_chunk(source: Source, key: str, plan: ChunkPlan, num_chunks: int) -
     )
 
 
-def units_of(items: Iterable[WorkItem], unit_s: float) -> list[Unit]:
+def units_of(items: Iterable[WorkItem], unit_s: float) -> Iterator[Unit]:
     """Neighbouring items grouped to about `unit_s` seconds of audio each.
 
     Short recordings share a unit, since models work in windows of 9 to 30 s and a commit has its
     price; a longer item is a unit of its own.
     """
-    units: list[Unit] = []
     group: list[WorkItem] = []
     length_s = 0.0
     for item in items:
         if group and (length_s >= unit_s or item.duration_s >= unit_s):
-            units.append(Unit(items=tuple(group)))
+            yield Unit(items=tuple(group))
             group, length_s = [], 0.0
         group.append(item)
         length_s += item.duration_s
-    return [*units, Unit(items=tuple(group))] if group else units
+    if group:
+        yield Unit(items=tuple(group))
 
 
-def still_to_do(units: Iterable[Unit], ledger: Ledger, *, retry: bool) -> list[Unit]:
+def still_to_do(
+    units: Iterable[Unit], ledger: Mapping[str, tuple[int, Item]], *, retry: bool
+) -> Iterator[Unit]:
     """Units without the items that are done (and, unless `retry`, without quarantined ones)."""
-    left = []
     for unit in units:
-        items: tuple[WorkItem, ...] = tuple(
-            item for item in unit.items if _is_open(item, ledger, retry=retry)
+        before = {item.item_id: ledger.get(item.item_id) for item in unit.items}
+        items = tuple(
+            item for item in unit.items if _is_open(item, before[item.item_id], retry=retry)
         )
-        attempts: list[Any] = [ledger[i.item_id][0] for i in items if i.item_id in ledger]
+        attempts = [found[0] for item in items if (found := before[item.item_id])]
         if items:
-            left.append(replace(unit, items=items, attempt=1 + max(attempts, default=0)))
-    return left
+            yield replace(unit, items=items, attempt=1 + max(attempts, default=0))
 
 
-def _is_open(item: WorkItem, ledger: Ledger, *, retry: bool) -> bool:
-    if item.item_id not in ledger:
+def _is_open(item: WorkItem, found: tuple[int, Item] | None, *, retry: bool) -> bool:
+    if found is None:
         return True
-    before = ledger[item.item_id][1]
+    before = found[1]
     return not before.done and (retry or before.facts["source"] != item.facts["source"])

@@ -8,7 +8,7 @@ import fnmatch
 import glob
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +18,7 @@ from pyarrow import fs as pafs
 
 from pipeline.manifest import Entry, is_manifest, read_manifest
 from pipeline.opening import filesystem_of
+from pipeline.shelf import Shelf
 from schemas.errors import ConfigError
 from schemas.rows import Utterance
 
@@ -55,8 +56,8 @@ class Source:
     utterances: tuple[Utterance, ...] = ()
 
 
-def list_sources(spec: str) -> list[Source]:
-    """Every source behind `spec`, sorted by session and uri.
+def list_sources(spec: str) -> Shelf[Source]:
+    """Every source behind `spec`, in the order of session and uri.
 
     spec: a folder (searched for audio in depth), a glob, an s3:// or gs:// prefix (also with `*`),
     one file, or a manifest (.csv, .jsonl, .parquet) with the column `uri` and optionally the
@@ -66,6 +67,7 @@ def list_sources(spec: str) -> list[Source]:
     A session is by default the file's folder, named by its path below the root that was given.
     Raises `ConfigError` if nothing is found or a manifest is wrong.
     """
+    sources: Iterable[Source]
     if is_manifest(spec):
         sources = _from_manifest(spec)
     elif "://" in spec:
@@ -77,14 +79,19 @@ def list_sources(spec: str) -> list[Source]:
         path = Path(spec).absolute()
         sources = [_local(path, path.parent.name)]
     elif glob.has_magic(spec):
-        found = (Path(name).absolute() for name in glob.iglob(spec, recursive=True))
-        sources = _from_files(_fixed_part(spec), found)
+        paths = (Path(name).absolute() for name in glob.iglob(spec, recursive=True))
+        sources = _from_files(_fixed_part(spec), paths)
     else:
         raise ConfigError(f"{spec} is no folder, file, glob, s3:// or gs:// uri, or manifest")
-    if not sources:
+    found = shelved(sources)  # once each: `**` may match a file twice
+    if not found:
         raise ConfigError(f"no audio found at {spec} (looked for {' '.join(sorted(SUFFIXES))})")
-    unique = {source.uri: source for source in sources}  # `**` may match a file twice
-    return sorted(unique.values(), key=lambda source: (source.session_id, source.uri))
+    return found
+
+
+def shelved(sources: Iterable[Source]) -> Shelf[Source]:
+    """Sources in the order of session and uri."""
+    return Shelf(((source.session_id, source.uri), source) for source in sources)
 
 
 # -------------------------------------------------------------------- folders and globs
@@ -112,14 +119,13 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*fixed)
 
 
-def _from_files(root: Path, paths: Iterable[Path]) -> list[Source]:
-    return [
-        _local(path, _session(path.relative_to(root).parent.as_posix(), root.name))
-        for path in paths
+def _from_files(root: Path, paths: Iterable[Path]) -> Iterator[Source]:
+    for path in paths:
         # A link to nowhere is a missing file, which the quarantine names.
-        if path.suffix.lower() in SUFFIXES
-        and (path.is_file() or (path.is_symlink() and not path.exists()))
-    ]
+        if path.suffix.lower() in SUFFIXES and (
+            path.is_file() or (path.is_symlink() and not path.exists())
+        ):
+            yield _local(path, _session(path.relative_to(root).parent.as_posix(), root.name))
 
 
 def _session(folder: str, root_name: str) -> str:
@@ -194,16 +200,16 @@ def _remote(uri: str, info: Any, session_id: str) -> Source:
 # -------------------------------------------------------------------- manifests
 
 
-def _from_manifest(spec: str) -> list[Source]:
-    sources: dict[str, Source] = {}
+def _from_manifest(spec: str) -> Iterator[Source]:
+    seen: Shelf[str] = Shelf()
     for entry in read_manifest(spec):
         if "://" in entry.uri or ("://" in spec and not entry.uri.startswith("/")):
             source = _located_remote(spec, entry)
         else:
             source = _located(Path(spec).absolute().parent, entry)
-        if source.uri in sources:
+        if seen.setdefault((source.uri, ""), entry.where) != entry.where:
             raise ConfigError(f"{entry.where}: {entry.uri} stands there twice")
-        sources[source.uri] = replace(
+        yield replace(
             source,
             session_id=entry.session_id or source.session_id,
             speaker=entry.speaker,
@@ -214,7 +220,6 @@ def _from_manifest(spec: str) -> list[Source]:
             transcript=entry.transcript,
             utterances=entry.utterances,
         )
-    return list(sources.values())
 
 
 def _located(root: Path, entry: Entry) -> Source:

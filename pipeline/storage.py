@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from pipeline.ledger import Item, Ledger, UnitRecord
 from pipeline.opening import filesystem_of
 from schemas.arrow import QUARANTINE, TABLES, VERSION_KEY, Table
 from schemas.errors import ConfigError, StorageError
@@ -35,38 +36,9 @@ PART = "part"
 """Column that names the part where a row lies."""
 # An object store answers in tens of milliseconds, so many are asked at once.
 _READERS = 16
+# Markers in memory at once.
+_MARKERS = 256
 _TRIES = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
-    """One piece of work inside a unit, and how it ended."""
-
-    item_id: str
-    uri: str
-    status: str
-    """`done` or `quarantined`."""
-    duration_s: float
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What the phase needs to plan the next run without opening the source again."""
-
-    @property
-    def done(self) -> bool:
-        """Whether its rows are in the tables."""
-        return self.status == "done"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitRecord:
-    """A finished unit, as its commit marker keeps it."""
-
-    unit_id: str
-    attempt: int
-    items: tuple[Item, ...]
-    rows: dict[str, int]
-    """Rows written per table."""
-    seconds: dict[str, float]
-    """Wall seconds of one worker, per stage."""
 
 
 class Corpus:
@@ -229,17 +201,19 @@ class Corpus:
 
     # ---------------------------------------------------------------- reading
 
-    def markers(self, phase: str) -> list[dict[str, Any]]:
-        """Every commit marker of a phase, in the order of their names."""
-        return self.jsons(f"_commits/{phase}")
+    def markers(self, phase: str) -> Iterator[dict[str, Any]]:
+        """Every commit marker of a phase, in the order of their names, some at a time."""
+        names = self.names(f"_commits/{phase}")
+        with ThreadPoolExecutor(_READERS) as readers:
+            for start in range(0, len(names), _MARKERS):
+                yield from readers.map(self.read_json, names[start : start + _MARKERS])
 
-    def committed(self, phase: str) -> list[UnitRecord]:
+    def committed(self, phase: str) -> Iterator[UnitRecord]:
         """Every unit that a phase has finished here."""
-        return [
-            UnitRecord(**{**unit, "items": tuple(Item(**item) for item in unit["items"])})
-            for marker in self.markers(phase)
-            for unit in marker["units"]
-        ]
+        for marker in self.markers(phase):
+            for unit in marker["units"]:
+                items = tuple(Item(**item) for item in unit["items"])
+                yield UnitRecord(**{**unit, "items": items})
 
     def parts(self, table: str) -> list[str]:
         """Names of the committed parts of a table. Raises `StorageError` if one is gone."""
@@ -346,21 +320,9 @@ class Corpus:
             read = file.read_row_groups(wanted.tolist(), columns=list(columns))
         return read.take(rows + shift[np.searchsorted(wanted, groups)])
 
-    def latest_items(self, phase: str) -> dict[str, tuple[int, Item]]:
-        """How every item of a phase ended at its last attempt: item id → (attempt, item)."""
-        latest: dict[str, tuple[int, Item]] = {}
-        for unit in self.committed(phase):
-            for item in unit.items:
-                if item.item_id not in latest or latest[item.item_id][0] < unit.attempt:
-                    latest[item.item_id] = (unit.attempt, item)
-        # A source that was mended has other items now; what was broken before is overtaken too.
-        healthy = {item.uri: item.facts.get("source") for _, item in latest.values() if item.done}
-        return {
-            item_id: (attempt, item)
-            for item_id, (attempt, item) in latest.items()
-            if item.done
-            or healthy.get(item.uri, item.facts.get("source")) == item.facts.get("source")
-        }
+    def latest_items(self, phase: str) -> Ledger:
+        """How every item of a phase ended at its last attempt."""
+        return Ledger(self.committed(phase))
 
     def read_standing(
         self, table: Table, phase: str, key: str, columns: Iterable[str] | None = None

@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.storage import Item
+from pipeline.ledger import Item
 from schemas.errors import StorageError
 
 # Clips end on samples and durations are floats; an hour may differ by a third of a second.

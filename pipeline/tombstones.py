@@ -86,14 +86,6 @@ class Tombstones:
         }
         return any(name and name_key(kind, name) in self.keys for kind, name in names.items())
 
-    def split(self, sources: Iterable[Source]) -> tuple[list[Source], list[Source]]:
-        """The sources that may be taken in, and the forgotten ones."""
-        kept: list[Source] = []
-        gone: list[Source] = []
-        for source in sources:
-            (gone if self.hold(source) else kept).append(source)
-        return kept, gone
-
 
 def write(corpus: Corpus, stone: Tombstone) -> None:
     """Keep a tombstone."""

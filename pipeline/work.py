@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.guard import Failure
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import TABLES
 from schemas.ids import content_id
 from schemas.rows import Quarantined

@@ -26,7 +26,8 @@ from rich.console import Console
 from annotators.spoken import spoken_form
 from annotators.text import plain_tokens
 from jobs.curate import PHASE as CURATE
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, RECORDINGS
 from schemas.ids import content_id
 from schemas.rows import Wave

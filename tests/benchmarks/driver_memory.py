@@ -1,6 +1,7 @@
 """What the driver holds of a plan and of a run, for `bench_scaling`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -10,11 +11,14 @@ from rich.table import Table
 import pipeline.engine
 from pipeline.audio import ChunkPlan
 from pipeline.capacity import PoolConfig
-from pipeline.engine import EngineConfig, ray_session, run_units
-from pipeline.planning import fingerprint, items_of, still_to_do, units_of
-from pipeline.sources import Source
+from pipeline.engine import EngineConfig, longest_first, ray_session, run_units
+from pipeline.ledger import Item, Ledger, UnitRecord
+from pipeline.planning import Broken, items_of, key_of, still_to_do, units_of
+from pipeline.shelf import Shelf
+from pipeline.sources import Source, shelved
 from pipeline.storage import Corpus
 from pipeline.survey import Surveyed
+from pipeline.work import Unit
 from schemas.ids import content_id
 from tests.benchmarks.sleepers import UNIT_S, Sleeper, made_up_units, phase_of
 
@@ -23,22 +27,49 @@ BLOCKS_AT_ONCE = 400
 
 
 def plan(count: int) -> float:
-    """MB that a plan of `count` recordings of one unit each adds to the driver, from sources on."""
+    """MB that a plan of `count` recordings of one unit each adds to the driver, from sources on.
+
+    The second half of them is left to do: the first is in the ledger.
+    """
+    # SQLite's own pages.
+    Shelf([(("", ""), None)])
     before = held_mb()
-    sources = [
-        Source(
-            uri=f"s3://recordings/show-{i // 100:05d}/episode-{i:07d}.flac",
-            size_bytes=10_000_000 + i,
-            modified=f"1790000000{i:09d}",
-            session_id=f"recordings/show-{i // 100:05d}",
-        )
-        for i in range(count)
-    ]
-    surveyed = {fingerprint(source): _surveyed(source) for source in sources}
-    items = items_of(sources, surveyed, {})
-    units = still_to_do(units_of(items, UNIT_S), {}, retry=False)
-    assert len(units) == count
+    sources = shelved(map(_source, range(count)))
+    half = shelved(islice(sources, count // 2, None))
+    done = units_of(items_of(sources, _surveys(sources), Ledger()), UNIT_S)
+    ledger = Ledger(_record(unit) for unit in islice(done, count // 2))
+    items = items_of(sources, _surveys(half), ledger)
+    left = longest_first(still_to_do(units_of(items, UNIT_S), ledger, retry=False))
+    assert len(left) == count - count // 2
+    assert sum(1 for _ in left) == len(left)
     return held_mb() - before
+
+
+def _source(i: int) -> Source:
+    return Source(
+        uri=f"s3://recordings/show-{i // 100:05d}/episode-{i:07d}.flac",
+        size_bytes=10_000_000 + i,
+        modified=f"1790000000{i:09d}",
+        session_id=f"recordings/show-{i // 100:05d}",
+    )
+
+
+def _surveys(sources: Iterable[Source]) -> Shelf[Surveyed | Broken]:
+    return Shelf((key_of(source), _surveyed(source)) for source in sources)
+
+
+def _record(unit: Unit) -> UnitRecord:
+    items = tuple(
+        Item(
+            item_id=item.item_id,
+            uri=item.uri,
+            status="done",
+            duration_s=item.duration_s,
+            facts=item.facts,
+        )
+        for item in unit.items
+    )
+    return UnitRecord(unit_id=unit.unit_id, attempt=1, items=items, rows={}, seconds={})
 
 
 def _surveyed(source: Source) -> Surveyed:

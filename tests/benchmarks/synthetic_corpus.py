@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from annotators.registry import resolve
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, RECORDINGS
 from schemas.ids import content_id
 from schemas.rows import Recording

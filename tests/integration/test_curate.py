@@ -212,7 +212,7 @@ def test_a_broken_model_file_stops_the_run_and_marks_nothing(devset: Path, tmp_p
     )
     assert done.returncode == 1
     assert "stage transcription cannot start" in done.stderr
-    assert not Corpus(str(root)).committed("curate")
+    assert not list(Corpus(str(root)).committed("curate"))
     [record] = Corpus(str(root)).runs()
     assert record["status"] == "failed"
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import RECORDINGS, TABLES, TRAITS, VERDICTS
 from schemas.attributes import Traits
 from schemas.descriptions import Description

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from jobs.clone_plan import PHASE as CLONE
 from jobs.judge_synthetic import JUDGE_PHASE
 from jobs.sequence_reader import hash_of_vae
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import TABLES
 from schemas.attributes import Traits
 from schemas.descriptions import Description

@@ -58,7 +58,7 @@ def test_each_prompt_is_a_recording_with_its_text(
     root, speech = installed
     out = tmp_path / "prompts"
     main(root, out)
-    entries = read_manifest(str(out / "manifest.csv"))
+    entries = list(read_manifest(str(out / "manifest.csv")))
     assert [(entry.transcript, entry.language) for entry in entries] == [
         ("Thank you for calling.", "en"),
         ("One.", "en"),

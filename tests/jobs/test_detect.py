@@ -13,7 +13,8 @@ import soundfile
 from annotators.watermark import Watermark
 from jobs.cli import main
 from jobs.detect import hear
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, SYNTHETIC, Table
 from tests.attacks import resampled
 

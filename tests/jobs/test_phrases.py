@@ -10,7 +10,8 @@ import pytest
 import soundfile as sf
 
 from jobs.shipped.phrases import main
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, RECORDINGS
 from schemas.rows import Clip, Recording, Word
 

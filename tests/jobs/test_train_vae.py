@@ -28,7 +28,8 @@ from model_core.vae_training.batches import START, Batch, Cursor
 from model_core.vae_training.run_folder import RunFolder
 from model_core.vae_training.trainer import Told, VAETrainer
 from model_core.weights import read_weights
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import VERDICTS
 from schemas.errors import ConfigError
 from schemas.ids import content_id

@@ -6,8 +6,9 @@ from typing import Any
 import polars as pl
 import soundfile as sf
 
+from pipeline.ledger import Item, UnitRecord
 from pipeline.policy import judge, load_policy
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, VERDICTS
 from schemas.rows import Clip, Recording, Word
 from schemas.synthetic import Synthetic

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import soundfile as sf
 
-from pipeline.storage import Corpus, UnitRecord
+from pipeline.ledger import UnitRecord
+from pipeline.storage import Corpus
 from schemas.ids import content_id
 from schemas.rows import Clip
 from stages.flac import flac_bytes

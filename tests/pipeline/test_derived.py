@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.derived import Derived, due, units_of
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import REFERENCES
 from schemas.references import Reference
 

@@ -56,7 +56,7 @@ def test_every_unit_is_committed_once_and_bad_items_cost_themselves(
     assert {key: row["stage"] for key, row in reasons.items()} == {"i03": "one", "i05": "read"}
     assert reasons["i03"]["message"] == "three is not a sound"
     assert {"one", "two", "three", "read"} <= set(records[0].seconds)
-    markers = corpus.markers("toy")
+    markers = list(corpus.markers("toy"))
     assert len(markers) == -(-len(toy.units()) // units_per_commit)
 
 
@@ -99,7 +99,7 @@ def test_a_model_that_cannot_load_stops_the_run_and_marks_nothing(
     (tmp_path / "no-weights").touch()
     with pytest.raises(ModelLoadError, match=r"stage one cannot start: model\.bin is not here"):
         list(run_units(toy.phase(tmp_path), toy.units(), corpus, EngineConfig()))
-    assert not corpus.committed("toy")
+    assert not list(corpus.committed("toy"))
 
 
 def test_a_run_in_which_too_much_fails_stops(local_ray: None, tmp_path: Path) -> None:

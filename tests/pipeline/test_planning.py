@@ -1,21 +1,23 @@
 """The plan: every source exactly once, the same units at every start, minus what is done."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.ledger import Item, Ledger, UnitRecord
 from pipeline.planning import (
     Broken,
     fingerprint,
     items_of,
-    known_sources,
+    key_of,
     still_to_do,
     units_of,
 )
+from pipeline.shelf import Shelf
 from pipeline.sources import Source, list_sources
-from pipeline.storage import Item
 from pipeline.survey import survey
 from pipeline.work import Unit, WorkItem
 from schemas.errors import DuplicateRecording, UndecodableAudio
@@ -32,21 +34,26 @@ def work(name: str, duration_s: float) -> WorkItem:
     return WorkItem(item_id=name, uri=f"/{name}", duration_s=duration_s, plan=None, facts=facts)
 
 
-def committed(units: list[Unit], status: str = "done") -> dict[str, tuple[int, Item]]:
-    return {
-        item.item_id: (
-            unit.attempt,
-            Item(
-                item_id=item.item_id,
-                uri=item.uri,
-                status=status,
-                duration_s=item.duration_s,
-                facts=item.facts,
+def committed(units: Iterable[Unit], status: str = "done") -> Ledger:
+    return Ledger(
+        UnitRecord(
+            unit_id=unit.unit_id,
+            attempt=unit.attempt,
+            items=tuple(
+                Item(
+                    item_id=item.item_id,
+                    uri=item.uri,
+                    status=status,
+                    duration_s=item.duration_s,
+                    facts=item.facts,
+                )
+                for item in unit.items
             ),
+            rows={},
+            seconds={},
         )
         for unit in units
-        for item in unit.items
-    }
+    )
 
 
 lengths = st.lists(st.floats(0.1, 700), max_size=40)
@@ -55,7 +62,7 @@ lengths = st.lists(st.floats(0.1, 700), max_size=40)
 @given(lengths=lengths, unit_s=st.floats(1, 200))
 def test_units_hold_every_item_once_and_in_order(lengths: list[float], unit_s: float) -> None:
     items = [work(f"i{i}", length) for i, length in enumerate(lengths)]
-    units = units_of(items, unit_s)
+    units = list(units_of(items, unit_s))
     assert [item for unit in units for item in unit.items] == items
     for unit in units:
         # Without its last item a unit is not full yet; a long item stands alone.
@@ -68,16 +75,16 @@ def test_a_resumed_plan_is_what_is_left_of_the_first(
     lengths: list[float], unit_s: float, data: st.DataObject
 ) -> None:
     items = [work(f"i{i}", length) for i, length in enumerate(lengths)]
-    units = units_of(items, unit_s)
+    units = list(units_of(items, unit_s))
     done = [unit for unit in units if data.draw(st.booleans())]
     left = still_to_do(units_of(items, unit_s), committed(done), retry=False)
     assert [u.unit_id for u in left] == [u.unit_id for u in units if u not in done]
 
 
 def test_quarantined_items_wait_until_they_are_asked_for() -> None:
-    units = units_of([work("a", 5.0), work("b", 5.0)], 60.0)
+    units = list(units_of([work("a", 5.0), work("b", 5.0)], 60.0))
     ledger = committed(units, "quarantined")
-    assert still_to_do(units, ledger, retry=False) == []
+    assert list(still_to_do(units, ledger, retry=False)) == []
     [again] = still_to_do(units, ledger, retry=True)
     assert (again.attempt, len(again.items)) == (2, 2)
     assert again.unit_id != units[0].unit_id
@@ -89,8 +96,8 @@ def test_the_same_bytes_at_two_places_are_taken_once(tmp_path: Path, devset: Pat
         (tmp_path / name).mkdir()
         (tmp_path / name / "take.wav").write_bytes(sound)
     sources = list_sources(str(tmp_path))
-    surveyed = {fingerprint(source): survey(source) for source in sources}
-    first, second = items_of(sources, surveyed, {})
+    surveyed = Shelf((key_of(source), survey(source)) for source in sources)
+    first, second = items_of(sources, surveyed, Ledger())
     assert first.plan.recording_id == first.facts["recording_id"]
     assert isinstance(second.plan, Broken)
     assert isinstance(second.plan.error, DuplicateRecording)
@@ -100,15 +107,15 @@ def test_the_same_bytes_at_two_places_are_taken_once(tmp_path: Path, devset: Pat
 
 def test_a_finished_source_is_known_until_it_changes() -> None:
     source = Source(uri="/a.wav", size_bytes=1, modified="1", session_id="s")
-    broken = {fingerprint(source): Broken(error=UndecodableAudio("no"))}
-    [item] = items_of([source], broken, {})
+    broken = Shelf([(key_of(source), Broken(error=UndecodableAudio("no")))])
+    [item] = items_of([source], broken, Ledger())
     [unit] = units_of([item], 60.0)
-    known = known_sources(committed([unit], "quarantined"))
-    assert list(known) == [fingerprint(source)]
+    known = committed([unit], "quarantined")
+    assert [item.uri for item in known.of_source(fingerprint(source))] == [source.uri]
     changed = Source(uri="/a.wav", size_bytes=2, modified="2", session_id="s")
-    assert fingerprint(changed) not in known
+    assert known.of_source(fingerprint(changed)) == []
     # Its new bytes are tried without being asked for.
-    mended = {fingerprint(changed): Broken(error=UndecodableAudio("still no"))}
-    [retried] = items_of([changed], mended, {})
+    mended = Shelf([(key_of(changed), Broken(error=UndecodableAudio("still no")))])
+    [retried] = items_of([changed], mended, Ledger())
     assert retried.item_id == item.item_id
-    assert still_to_do(units_of([retried], 60.0), committed([unit], "quarantined"), retry=False)
+    assert list(still_to_do(units_of([retried], 60.0), known, retry=False))

@@ -15,11 +15,11 @@ import pytest
 import soundfile as sf
 
 from pipeline.charts import histogram
+from pipeline.ledger import Item
 from pipeline.policy import judge, load_policy
 from pipeline.report import MOST_GROUPS, MOST_ROWS, SAMPLES, ReportData, render_report, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_voices import DESCRIBED_SAMPLES, MOST_DESCRIBED_BYTES, Voices
-from pipeline.storage import Item
 from pipeline.summary import account
 from schemas.arrow import (
     ATTRIBUTES,

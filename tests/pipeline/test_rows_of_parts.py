@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.storage import Corpus, UnitRecord
+from pipeline.ledger import UnitRecord
+from pipeline.storage import Corpus
 from pipeline.work import Phase, Progress, Unit, WorkItem, finish
 from schemas.arrow import REFERENCES
 from schemas.references import Reference

@@ -32,7 +32,7 @@ def folder(tmp_path: Path, devset: Path) -> Path:
 
 
 def test_a_folder_keeps_equal_stems_in_equal_folder_names_apart(folder: Path) -> None:
-    sources = list_sources(str(folder))
+    sources = list(list_sources(str(folder)))
     assert [(s.session_id, Path(s.uri).name) for s in sources] == [
         ("anna/day 1", "take.wav"),
         ("ben/day 1", "empty.flac"),

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage import Corpus, Item, UnitRecord
+from pipeline.ledger import Item, UnitRecord
+from pipeline.storage import Corpus
 from schemas.arrow import LATENTS, QUARANTINE, RECORDINGS, VERSION_KEY
 from schemas.errors import ConfigError, StorageError
 from schemas.latents import Latent
@@ -74,7 +75,7 @@ def test_a_block_written_twice_is_there_once(tmp_path: Path) -> None:
     for _ in range(2):
         corpus.commit("curate", [unit("a")], {"recordings": [recording("a")]})
     assert corpus.read(RECORDINGS).height == 1
-    assert len(corpus.committed("curate")) == 1
+    assert len(list(corpus.committed("curate"))) == 1
 
 
 def test_a_lost_part_is_noticed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.storage import Item
+from pipeline.ledger import Item
 from pipeline.summary import account, render
 from schemas.errors import StorageError
 
