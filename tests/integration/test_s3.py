@@ -265,6 +265,38 @@ def test_a_password_in_a_uri_is_refused_before_it_is_kept_anywhere(tmp_path: Pat
         Corpus(held)
 
 
+HOLD = """
+import sys
+from rich.console import Console
+from pipeline.lease import lease
+from pipeline.storage import Corpus
+from schemas.errors import CorpusInUse
+try:
+    with lease(Corpus(sys.argv[1]), sys.argv[2], Console()):
+        print("held", flush=True)
+        sys.stdin.read()
+except CorpusInUse as error:
+    print(error, flush=True)
+"""
+
+
+def test_of_two_processes_on_one_corpus_one_works_and_the_other_is_told(store: Store) -> None:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    runs = [
+        subprocess.Popen([sys.executable, "-c", HOLD, uri("one"), f"run-{i}"], cwd=ROOT, **pipes)
+        for i in range(2)
+    ]
+    # Both are told before the one that works may end.
+    told = [run.stdout.readline().strip() for run in runs if run.stdout]
+    for run in runs:
+        run.communicate(timeout=60)
+    assert told.count("held") == 1
+    [refused] = [line for line in told if line != "held"]
+    assert f"run run-{told.index('held')} (process " in refused
+    # Arrow leaves a mark for the folder.
+    assert store.keys("one/") in ([], ["one/"])
+
+
 def test_what_fails_half_way_leaves_no_object(store: Store) -> None:
     corpus = Corpus(uri("halves"))
     row = toy.write(1, 2)["recordings"]
