@@ -10,6 +10,7 @@ from rich.console import Console
 from jobs.annotate import PHASE as ANNOTATE
 from jobs.annotate import descriptions_in
 from jobs.curate import PHASE
+from jobs.encode import PHASE as ENCODE
 from jobs.judge_synthetic import standing_synthetic
 from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
@@ -18,6 +19,7 @@ from pipeline.policy import judge, load_policy, load_synthetic_policy
 from pipeline.profile import as_plain
 from pipeline.report import ReportData, render_report, write_report
 from pipeline.report_clones import Clones
+from pipeline.report_training import SHOWN_OF_SAMPLES, Training
 from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.reviews import read_reviews
 from pipeline.storage import PART, Corpus
@@ -27,8 +29,10 @@ from schemas.arrow import (
     ATTRIBUTES,
     CLIPS,
     DUPLICATES,
+    LATENTS,
     RECORDINGS,
     REFERENCES,
+    SAMPLES,
     SYNTHETIC_VERDICTS,
     TRAITS,
     VERDICTS,
@@ -77,6 +81,7 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
         runs=corpus.runs(),
         voices=_voices(corpus),
         clones=_clones(corpus),
+        training=_training(corpus),
         load_audio=lambda ids: _audio(corpus, places, ids),
     )
     if output is None and not corpus.is_local:
@@ -131,6 +136,16 @@ def _clones(corpus: Corpus) -> Clones:
         synthetic=made.join(verdicts, on="clip_id", how="left"),
         load_audio=lambda ids: _audio(corpus, made, ids),
         limits=limits,
+    )
+
+
+def _training(corpus: Corpus) -> Training:
+    """What encode and compose left, and the marks of listeners."""
+    latents = ["frames", "vae_hash", "synthetic"]
+    return Training(
+        latents=corpus.read_standing(LATENTS, ENCODE, "clip_id", latents),
+        samples=corpus.read(SAMPLES, SHOWN_OF_SAMPLES),
+        reviews=read_reviews(corpus),
     )
 
 

@@ -17,12 +17,13 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from pipeline.charts import histogram
 from pipeline.policy import Policy
 from pipeline.report_clones import Clones, clones_of
+from pipeline.report_training import Training, encoded_of, marks_of, samples_of
 from pipeline.report_voices import Voices, attributes_of, descriptions_of, references_of
 from pipeline.summary import Accounts
 
 # Enough for the shape of any histogram; a corpus of millions is drawn from a sample.
 MOST_DRAWN = 200_000
-SAMPLES = 12
+SAMPLES_HEARD = 12
 # FLAC of the kept samples, and of the rejected ones; in base64 they, the described ones and the
 # clones stay below the 8 MB that a mail or a review tool still takes. What does not fit is listed
 # without sound.
@@ -64,6 +65,7 @@ class ReportData:
     runs: Sequence[Mapping[str, Any]]
     voices: Voices
     clones: Clones
+    training: Training
     load_audio: Callable[[Sequence[str]], Mapping[str, bytes]]
     """Clip ids → FLAC; asked for the samples alone."""
 
@@ -109,6 +111,9 @@ def render_report(data: ReportData) -> str:
             FLAC_BYTES_PER_SAMPLE,
             lambda clips, room: _with_audio(clips, data, room),
         ),
+        encoded=encoded_of(data.training),
+        composed=samples_of(data.training),
+        marks=marks_of(data.training),
         quarantine=data.quarantine.head(MOST_ROWS).to_dicts(),
         quarantine_total=data.quarantine.height,
         flagged=flagged.head(MOST_ROWS).to_dicts(),
@@ -195,10 +200,10 @@ def _spread(clips: pl.DataFrame, by: str) -> pl.DataFrame:
     """
     size = pl.col("duration_s") * pl.col("sample_rate") * FLAC_BYTES_PER_SAMPLE
     with_reason = clips.with_columns(
-        first_reason=pl.col("reasons").list.first(), heavy=size > MOST_AUDIO_BYTES / SAMPLES
+        first_reason=pl.col("reasons").list.first(), heavy=size > MOST_AUDIO_BYTES / SAMPLES_HEARD
     )
     ranked = with_reason.sort("heavy", "clip_id").with_columns(turn=pl.int_range(pl.len()).over(by))
-    return ranked.sort("turn", by, "clip_id").head(SAMPLES)
+    return ranked.sort("turn", by, "clip_id").head(SAMPLES_HEARD)
 
 
 def _with_audio(clips: pl.DataFrame, data: ReportData, room: int) -> list[dict[str, Any]]:

@@ -17,17 +17,28 @@ import soundfile as sf
 from pipeline.charts import histogram
 from pipeline.ledger import Item
 from pipeline.policy import judge, load_policy
-from pipeline.report import MOST_GROUPS, MOST_ROWS, SAMPLES, ReportData, render_report, write_report
+from pipeline.report import (
+    MOST_GROUPS,
+    MOST_ROWS,
+    SAMPLES_HEARD,
+    ReportData,
+    render_report,
+    write_report,
+)
 from pipeline.report_clones import Clones
+from pipeline.report_training import Training
 from pipeline.report_voices import DESCRIBED_SAMPLES, MOST_DESCRIBED_BYTES, Voices
 from pipeline.summary import account
 from schemas.arrow import (
     ATTRIBUTES,
     CLIPS,
     DESCRIPTIONS,
+    LATENTS,
     QUARANTINE,
     RECORDINGS,
     REFERENCES,
+    REVIEWS,
+    SAMPLES,
     SYNTHETIC,
     SYNTHETIC_VERDICTS,
     Table,
@@ -70,6 +81,9 @@ NO_CLONES = Clones(
     .drop("audio", "speaker_embedding")
     .join(frame(SYNTHETIC_VERDICTS, []), on="clip_id", how="left"),
     load_audio=lambda ids: {},
+)
+NO_TRAINING = Training(
+    latents=frame(LATENTS, []), samples=frame(SAMPLES, []), reviews=frame(REVIEWS, [])
 )
 
 
@@ -152,6 +166,7 @@ def data_of(
         runs=[],
         voices=NO_VOICES,
         clones=NO_CLONES,
+        training=NO_TRAINING,
         load_audio=library,
     )
     return replace(shown, **changes)
@@ -189,7 +204,7 @@ def test_samples_cover_sessions_and_reasons_and_nothing_else_is_loaded(speech: R
     html = render_report(speech)
     assert render_report(speech) == html
     asked = library.asked[:2]
-    assert [len(ids) for ids in asked] == [SAMPLES, SAMPLES]
+    assert [len(ids) for ids in asked] == [SAMPLES_HEARD, SAMPLES_HEARD]
     shown = speech.clips.filter(pl.col("clip_id").is_in([name for ids in asked for name in ids]))
     kept = shown.filter("accepted")
     assert set(kept["session_id"]) == {"en_allison_s1", "fr_june_s1"}
@@ -198,7 +213,7 @@ def test_samples_cover_sessions_and_reasons_and_nothing_else_is_loaded(speech: R
     assert set(firsts) == set(every)
     assert "screened_clipping" in set(firsts)
     embedded = re.findall(r"base64,([A-Za-z0-9+/=]+)", html)
-    assert len(embedded) == 2 * SAMPLES
+    assert len(embedded) == 2 * SAMPLES_HEARD
     sounds = {library.sounds[name] for ids in asked for name in ids}
     assert {base64.b64decode(text) for text in embedded} == sounds
 
@@ -217,7 +232,7 @@ def test_long_clips_at_48_khz_do_not_make_it_heavy(tmp_path: Path) -> None:
     html = path.read_text()
     assert len(html) < 8_000_000
     assert html.count("<audio ") >= 10
-    assert html.count("too long to embed") == 2 * SAMPLES - html.count("<audio ")
+    assert html.count("too long to embed") == 2 * SAMPLES_HEARD - html.count("<audio ")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -363,7 +378,7 @@ def test_in_a_browser_players_know_their_length_and_the_unmeasured_sorts_last(
     dom = browse(render_report(replace(speech, clips=clips)), tmp_path)
     told = [float(value) for value in re.findall(r'data-duration="([\d.]+)"', dom)]
     times = re.findall(r"([\d.]+)–([\d.]+) s · (?:wide|full|tele)", dom)
-    assert len(told) == 2 * SAMPLES
+    assert len(told) == 2 * SAMPLES_HEARD
     # A DOM keeps the order of the page, so each player stands before its own clip's times.
     assert told == pytest.approx([float(end) - float(start) for start, end in times], abs=0.11)
     table = dom[dom.index('data-table="session"') :].partition("</table>")[0]
@@ -384,7 +399,7 @@ def test_in_a_browser_hostile_names_run_nothing(speech: ReportData, tmp_path: Pa
     assert title is not None
     assert "voxquarry report" in title[1]
     assert "<img" not in dom
-    assert dom.count("data-duration=") == 2 * SAMPLES
+    assert dom.count("data-duration=") == 2 * SAMPLES_HEARD
 
 
 def described(clip_id: str, text: str, **changes: Any) -> Description:

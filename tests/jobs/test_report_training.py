@@ -1,0 +1,56 @@
+"""`voxquarry report` tells what a trainer gets, and what listeners marked."""
+
+import io
+import re
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from jobs.judge import report_corpus
+from jobs.run_compose import run_compose
+from jobs.settings import Settings
+from pipeline.reviews import mark_bad
+from schemas.arrow import LATENTS, SAMPLES
+from tests.jobs.composable_corpus import V2, Made, Said, make
+
+
+def report(made: Made) -> str:
+    """The page, as text."""
+    path = Path(made.root).parent / "report.html"
+    report_corpus(made.root, made.policy, path, Console(file=io.StringIO()))
+    return path.read_text()
+
+
+def test_samples_latents_and_marks_are_counted(tmp_path: Path) -> None:
+    said = [
+        Said(
+            name=f"{language}{i}", recording=f"r{language}{i}", session=language, language=language
+        )
+        for language, number in (("en", 4), ("fr", 2))
+        for i in range(number)
+    ]
+    made = make(tmp_path, said)
+    html = report(made)
+    assert "6 clips have a latent (0 of them synthetic)" in html
+    assert "<code>voxquarry compose</code>" in html
+    assert "Marked as bad" not in html
+    run_compose(made.root, V2, Settings(), policy=made.policy, console=Console(quiet=True))
+    mark_bad(made.corpus, "en0", "a dog <barks>")
+    html = report(made)
+    samples = made.corpus.read(SAMPLES)
+    train = samples.filter(split="train")
+    frames = made.corpus.read(LATENTS, ["frames"])["frames"].sum()
+    assert f"{frames:,} frames" in html
+    assert f"{samples.height} samples, {train.height} of them for training" in html
+    for column in ("layout", "language"):
+        chart = html[html.index(f"Samples by {column}: ") :].partition("</title>")[0]
+        found = dict(re.findall(r"(\w+) (\d+)", chart))
+        assert {name: int(n) for name, n in found.items() if n} == dict(
+            train[column].value_counts().iter_rows()
+        )
+    first = train.with_columns(weight=pl.col("weights").list.first()).filter(pl.col("weight") > 0)
+    hours = (first["weight"] * first["duration_s"]).sum() / 3600
+    row = html[html.index("an epoch of stage") :].partition("<tbody>")[2].partition("</tr>")[0]
+    assert re.findall(r">([\d.]+)", row)[:3] == ["1", str(first.height), f"{hours:.2f}"]
+    assert '<code>en0</code></td><td dir="auto">a dog &lt;barks&gt;</td>' in html
