@@ -12,7 +12,10 @@ from annotators.languages import base_code
 from annotators.registry import resolve
 from annotators.text import WITHOUT_SPACES
 from schemas.errors import ConfigError
-from schemas.rows import Chunk, Clip, Word
+from schemas.rows import Chunk, Clip, Span, Word
+
+NEAR_S = 0.4
+"""Further away there may be a word that has no letter which the model knows, such as a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +64,34 @@ def tokens_of(text: str, language: str | None) -> list[str]:
 def with_words(clip: Clip, words: Sequence[Word]) -> Clip:
     """The clip with its words, and how surely they were found."""
     prob = sum(word.prob for word in words) / len(words) if words else None
-    return replace(clip, words=tuple(words), alignment_prob=prob)
+    return replace(clip, words=at_voice(words, clip.speech), alignment_prob=prob)
+
+
+def at_voice(words: Sequence[Word], speech: Sequence[Span]) -> tuple[Word, ...]:
+    """Words whose edges at a pause are where the voice begins and ends, if those are near.
+
+    A CTC model says a letter once, somewhere within its sound, and each model has a delay of its own.
+    words and speech: in order, in seconds of the clip.
+    """
+    found = list(words)
+    homes = [max(speech, key=lambda span: _shared(word, span), default=None) for word in words]
+    for span in speech:
+        inside = [i for i, home in enumerate(homes) if home is span and _shared(found[i], span) > 0]
+        if not inside:
+            continue
+        first, last = inside[0], inside[-1]
+        begin = max([span.start_s, *(word.end_s for word in found[:first])])
+        end = min([span.end_s, *(word.start_s for word in found[last + 1 :])])
+        if abs(found[first].start_s - begin) <= NEAR_S:
+            found[first] = replace(found[first], start_s=begin)
+        if abs(found[last].end_s - end) <= NEAR_S:
+            found[last] = replace(found[last], end_s=end)
+    return tuple(found)
+
+
+def _shared(word: Word, span: Span) -> float:
+    """Seconds of the word in the stretch; below 0 by how far they are apart."""
+    return min(word.end_s, span.end_s) - max(word.start_s, span.start_s)
 
 
 class CtcAlignment:

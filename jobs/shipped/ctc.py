@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path, help="CSV with uri and transcript")
     parser.add_argument("language", help="ISO 639-1")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate, at its peak")
     options = parser.parse_args()
     torch.manual_seed(0)

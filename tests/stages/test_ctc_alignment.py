@@ -1,14 +1,17 @@
 """Given words go to the clips, where no recogniser heard any."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.errors import ConfigError
-from schemas.rows import Chunk, Clip, Recording, Utterance
+from schemas.rows import Chunk, Clip, Recording, Span, Utterance, Word
 from stages.alignment import Alignment, AlignmentConfig
-from stages.ctc_alignment import CtcAlignment, CtcAlignmentConfig, given_in
+from stages.ctc_alignment import NEAR_S, CtcAlignment, CtcAlignmentConfig, at_voice, given_in
 from tests.annotators.tiny_ctc import checkpoint
 
 RATE = 16_000
@@ -88,6 +91,41 @@ def test_the_text_of_a_clip_is_the_given_one(model: str) -> None:
     assert all(clip.text_source == "given" for clip in clips if clip.text)
     # Nothing twice, nothing out of order: the parts are the transcript's, up to what no clip has.
     assert " ".join(texts) in (TEXT, TEXT.removesuffix("6 — siete.").strip() + " siete.")
+
+
+def said(name: str, start_s: float, end_s: float) -> Word:
+    return Word(word=name, start_s=start_s, end_s=end_s, prob=1.0)
+
+
+def test_words_at_a_pause_begin_and_end_with_the_voice() -> None:
+    words = [said("a", 0.5, 0.8), said("b", 0.9, 1.9), said("c", 2.6, 2.8), said("d", 3.6, 4.0)]
+    speech = [
+        Span(start_s=0.3, end_s=1.7),
+        Span(start_s=2.5, end_s=3.0),
+        Span(start_s=3.1, end_s=5),
+    ]
+    times = [(word.start_s, word.end_s) for word in at_voice(words, speech)]
+    # Before d and after it there is room for words that were not found.
+    assert times == [(0.3, 0.8), (0.9, 1.7), (2.5, 3.0), (3.6, 4.0)]
+    assert at_voice(words, []) == tuple(words)
+
+
+edges = st.lists(st.integers(0, 200), min_size=2, max_size=16, unique=True).map(
+    lambda found: [one / 20 for one in sorted(found)[: len(found) // 2 * 2]]
+)
+
+
+@given(words=edges, speech=edges)
+def test_words_stay_in_order_and_apart(words: list[float], speech: list[float]) -> None:
+    before = [said(str(i), *words[i : i + 2]) for i in range(0, len(words), 2)]
+    spans = [Span(start_s=a, end_s=b) for a, b in zip(speech[::2], speech[1::2], strict=True)]
+    after = at_voice(before, spans)
+    assert [word.word for word in after] == [word.word for word in before]
+    assert all(word.start_s < word.end_s for word in after)
+    assert all(one.end_s <= other.start_s for one, other in pairwise(after))
+    for one, other in zip(before, after, strict=True):
+        assert abs(one.start_s - other.start_s) <= NEAR_S + 1e-9
+        assert abs(one.end_s - other.end_s) <= NEAR_S + 1e-9
 
 
 def test_what_a_recogniser_heard_is_left_to_it(model: str) -> None:
