@@ -14,6 +14,8 @@ from pipeline.browse.server import Shop, make_app
 from pipeline.browse.sound import Sounds
 from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
+from pipeline.tombstones import FOLDER as TOMBSTONES
+from pipeline.tombstones import refuse_unfinished
 from schemas.arrow import CLIPS, RECORDINGS, SYNTHETIC_VERDICTS, VERDICTS, Table
 from schemas.errors import ConfigError
 
@@ -50,14 +52,17 @@ def server_of(shop: Shop) -> uvicorn.Server:
 
 
 def open_shop(root: str) -> Shop:
-    """Read what is shown. Raises `ConfigError` where there is no corpus."""
+    """Read what is shown. Raises `ConfigError` where there is no corpus, or an opt-out is half done."""
     corpus = Corpus(root)
     if not corpus.exists():
         raise ConfigError(f"{root} holds no corpus")
+    refuse_unfinished(corpus)
+    opt_outs = corpus.names(TOMBSTONES)
     tables = {"clips": clips_of(corpus), "synthetic": clones_of(corpus)}
     return Shop(
         name=Path(corpus.path).name,
         corpus=corpus,
+        opt_outs=opt_outs,
         catalogs={
             name: Catalog(name, rows, SHOWN[name])
             for name, rows in tables.items()

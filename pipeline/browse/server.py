@@ -7,7 +7,7 @@ an Origin that is ours. Text of a corpus comes from outside and is escaped by ji
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from threading import Lock
@@ -37,6 +37,8 @@ from pipeline.browse.query import OPERATORS, VERDICTS, WITHOUT_VALUE, parse
 from pipeline.browse.sound import Sounds, outline
 from pipeline.reviews import mark_bad, take_back
 from pipeline.storage import Corpus
+from pipeline.tombstones import FOLDER as TOMBSTONES
+from pipeline.tombstones import refuse_unfinished
 from schemas.errors import ConfigError, MissingSource, UndecodableAudio
 
 HOSTS = ["127.0.0.1", "localhost"]
@@ -67,6 +69,8 @@ class Shop:
     corpus: Corpus
     catalogs: Mapping[str, Catalog]
     sounds: Sounds
+    opt_outs: Sequence[str]
+    """Tombstones of the corpus when it was read."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     """Only our own pages know it."""
     writing: Lock = field(default_factory=Lock)
@@ -166,11 +170,18 @@ class Pages:
 
     def _review(self, catalog: Catalog, clip_id: str, reason: str | None) -> None:
         with self.shop.writing:
+            self._refuse_forgotten()
             if reason is None:
                 take_back(self.shop.corpus, clip_id)
             else:
                 mark_bad(self.shop.corpus, clip_id, reason)
             catalog.review(clip_id, reason)
+
+    def _refuse_forgotten(self) -> None:
+        """A mark names a clip, and an opt-out may have taken just that one out of the corpus."""
+        refuse_unfinished(self.shop.corpus)
+        if self.shop.corpus.names(TOMBSTONES) != self.shop.opt_outs:
+            raise ConfigError("the corpus has forgotten somebody meanwhile: start browse anew")
 
     def _check_ours(self, request: Request) -> None:
         token = request.headers.get("x-voxquarry-token", "")

@@ -16,6 +16,8 @@ from rich.console import Console
 from starlette.datastructures import QueryParams
 from starlette.testclient import TestClient
 
+from jobs.forget import run_forget
+from jobs.forget_plan import Request
 from jobs.judge import judge_corpus
 from jobs.run_browse import open_shop, run_browse
 from pipeline.browse.catalog import PAGE_ROWS, Catalog
@@ -24,6 +26,7 @@ from pipeline.browse.server import make_app
 from pipeline.policy import judge_synthetic, load_synthetic_policy
 from pipeline.reviews import mark_bad, read_reviews
 from pipeline.storage import Corpus
+from pipeline.tombstones import JOURNAL
 from schemas.arrow import CLIPS, SYNTHETIC, VERDICTS
 from schemas.errors import ConfigError
 from tests.pipeline.browse_corpus import EVIL, make_corpus
@@ -368,3 +371,27 @@ def test_no_corpus_and_a_taken_port_are_one_line(corpus: Corpus, tmp_path: Path)
         other.listen()
         with pytest.raises(ConfigError, match="--port names another"):
             run_browse(corpus.root, other.getsockname()[1], Console(quiet=True))
+
+
+def test_after_an_opt_out_nothing_is_marked_from_what_was_read_before(
+    corpus: Corpus, client: TestClient
+) -> None:
+    ours = token(client)
+    address = f"/clips/{FIRST}/review"
+    corpus.write_json(JOURNAL, {})
+    assert "interrupted" in client.put(address, json={"reason": "noise"}, headers=ours).text
+    with pytest.raises(ConfigError, match="an opt-out was interrupted"):
+        open_shop(corpus.root)
+    corpus.delete(JOURNAL)
+    quiet = Console(file=io.StringIO())
+    request = Request(kind="recording", name="en_allison_s1", reason="asked to")
+    assert run_forget(corpus.root, request, dry_run=False, agreed=lambda: True, console=quiet)
+    answer = client.put(address, json={"reason": "noise"}, headers=ours)
+    assert answer.status_code == 400
+    assert "start browse anew" in answer.text
+    assert read_reviews(corpus).is_empty()
+    again = client_of(corpus)
+    assert again.get(f"/clips/{FIRST}").status_code == 404
+    other = listed(again, "/clips")[0]
+    marked = again.put(f"/clips/{other}/review", json={"reason": "noise"}, headers=token(again))
+    assert marked.json()["review"] == "noise"
