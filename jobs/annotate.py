@@ -9,21 +9,21 @@ measured again when an expert changes, and described again when its traits or it
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import polars as pl
 import soundfile as sf
 
 from annotators.registry import resolve
 from annotators.verifier import VerifierConfig
+from jobs.phases import ANNOTATE, DESCRIBE
 from pipeline.audio import at_model_rate
 from pipeline.clip_rows import ClipRows
 from pipeline.storage import Corpus
 from pipeline.work import Phase
-from schemas.arrow import ATTRIBUTES, DESCRIPTIONS, TRAITS
+from schemas.arrow import ATTRIBUTES, DESCRIPTIONS
 from schemas.attributes import HeardClip
 from schemas.errors import ConfigError, MissingSource, UndecodableAudio
 from schemas.ids import content_id
@@ -32,8 +32,8 @@ from stages.acoustics import AcousticsStage
 from stages.description import Describing, Draft
 from stages.experts import Experts, ExpertsConfig
 
-PHASE = "annotate"
-LEVELS_PHASE, TRAITS_PHASE, DESCRIBE_PHASE = "levels", "traits", "describe"
+PHASE = ANNOTATE
+LEVELS_PHASE, TRAITS_PHASE, DESCRIBE_PHASE = "levels", "traits", DESCRIBE
 # Raised when a measure changes its meaning: then every clip is measured again.
 MEASURES_VERSION = "1"
 
@@ -139,13 +139,3 @@ def measuring_fingerprint(experts: ExpertsConfig) -> str:
     """What a clip's attributes depend on beside its audio. Raises `ModelLoadError`."""
     models = [resolve(name).hash for name in experts.models]
     return content_id(MEASURES_VERSION, experts.voice, experts.emotion, *models)
-
-
-def descriptions_in(corpus: Corpus, columns: Iterable[str] | None = None) -> pl.DataFrame:
-    """The descriptions that stand: the last of each clip that is still chosen.
-
-    columns: all, or some with clip_id among them.
-    """
-    chosen = corpus.read(TRAITS, ["clip_id", "chosen"]).filter("chosen").select("clip_id")
-    written = corpus.read_standing(DESCRIPTIONS, DESCRIBE_PHASE, "clip_id", columns)
-    return written.join(chosen, on="clip_id", how="semi")

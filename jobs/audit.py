@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from jobs.annotate import PHASE as ANNOTATE
-from jobs.annotate import descriptions_in
 from jobs.judge_synthetic import standing_synthetic
-from jobs.mine import PHASE as MINE
+from jobs.phases import ANNOTATE, MINE, descriptions_in
 from pipeline.storage import Corpus
 from schemas.arrow import (
     ATTRIBUTES,

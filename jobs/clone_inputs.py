@@ -12,9 +12,7 @@ from scipy.sparse import csr_array
 
 from annotators.content_words import content_words
 from annotators.text import plain_tokens
-from jobs.annotate import descriptions_in
-from jobs.mine import DUPLICATES_PHASE
-from jobs.mine import PHASE as MINE
+from jobs.phases import MINE, NEAR_DUPLICATES, descriptions_in
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, DUPLICATES, RECORDINGS, REFERENCES
 from stages.consent import consent_of, strictest
@@ -83,7 +81,7 @@ def _key(said: str | None, language: str | None) -> str | None:
 
 def repeats_in(corpus: Corpus, clips: pl.DataFrame) -> pl.Series:
     """Ids of all but one of each group of near-duplicates among the clips."""
-    marks = corpus.read_standing(DUPLICATES, DUPLICATES_PHASE, "text_id", ["clip_id", "group_id"])
+    marks = corpus.read_standing(DUPLICATES, NEAR_DUPLICATES, "text_id", ["clip_id", "group_id"])
     return (
         clips.select("clip_id")
         .join(marks.unique("clip_id"), on="clip_id")

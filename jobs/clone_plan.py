@@ -25,6 +25,7 @@ from jobs.clone_inputs import (
     tongue_of,
     with_texts,
 )
+from jobs.phases import CLONE
 from pipeline.derived import Derived
 from pipeline.storage import Corpus
 from schemas.arrow import VERDICTS
@@ -33,7 +34,7 @@ from schemas.ids import content_id
 from stages import consent, unrelated
 from stages.unrelated import UnrelatedConfig, choose
 
-PHASE = "clone"
+PHASE = CLONE
 # Raised when the same tables give another plan than before.
 PLAN_VERSION = "1"
 LAST_PLAN = "_plans/clone.json"

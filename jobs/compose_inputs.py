@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from jobs.annotate import descriptions_in
 from jobs.clone_plan import CloneConfig
 from jobs.compose_synthetic import inherited, origins, with_synthetic
 from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
+from jobs.phases import descriptions_in
 from jobs.voice_thresholds import encoder_of, with_thresholds
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, DUPLICATES, LATENTS, RECORDINGS, REFERENCES, VERDICTS

@@ -12,6 +12,7 @@ from typing import Any
 
 from annotators.demucs import hears_stereo
 from annotators.registry import ResolvedModel, resolve
+from jobs.phases import CURATE
 from pipeline.audio import ChunkPlan, read_chunk
 from pipeline.cost import CostConfig
 from pipeline.engine import EngineConfig
@@ -34,7 +35,7 @@ from stages.text_checks import TextChecks, TextChecksConfig
 from stages.transcription import Transcription, TranscriptionConfig
 from stages.vad import Vad, VadConfig
 
-PHASE = "curate"
+PHASE = CURATE
 NO_SPEECH = "no_speech"
 
 

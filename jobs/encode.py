@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from jobs.annotate import ClipPlan
+from jobs.phases import ENCODE
 from pipeline.clip_rows import ClipRows
 from pipeline.derived import Derived
 from pipeline.storage import Corpus
@@ -24,7 +25,7 @@ from schemas.latents import ClipSound
 from stages.hearing import Hearing
 from stages.latents import Latents, LatentsConfig
 
-PHASE = "encode"
+PHASE = ENCODE
 # Raised when the same sound and AudioVAE give another latent than before.
 ENCODING_VERSION = "1"
 

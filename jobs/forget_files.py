@@ -10,6 +10,7 @@ from jobs.clone_plan import LAST_PLAN
 from jobs.forget_plan import Removal
 from pipeline.chat.responses import FOLDER as RESPONSES
 from pipeline.chat.responses import Responses
+from pipeline.column_index import FOLDER as INDEX
 from pipeline.storage import Corpus
 from pipeline.tombstones import FOLDER as TOMBSTONES
 from pipeline.tombstones import JOURNAL
@@ -58,12 +59,13 @@ def clean_records(corpus: Corpus, removal: Removal) -> None:
 
 
 def sweep(corpus: Corpus) -> None:
-    """Delete the report, which plays clips, and what crashed runs left: parts that no marker names,
-    and files that were half written."""
+    """Delete the report, which plays clips, the column index, which holds their rows again, and what
+    crashed runs left: parts that no marker names, and files that were half written."""
     stands = {part for table in TABLES for part in corpus.parts(table)}
     for name in corpus.files():
         folder, _, file = name.rpartition("/")
-        left_over = name.partition("/")[0] in TABLES and name not in stands
+        top = name.partition("/")[0]
+        left_over = top == INDEX or (top in TABLES and name not in stands)
         half_written = file.startswith(".") and len(file.rpartition(".")[2]) == 32
         if left_over or half_written or (not folder and file == REPORT):
             corpus.delete(name)

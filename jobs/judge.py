@@ -2,27 +2,26 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 
-from jobs.annotate import PHASE as ANNOTATE
-from jobs.annotate import descriptions_in
-from jobs.curate import PHASE
-from jobs.encode import PHASE as ENCODE
 from jobs.judge_synthetic import standing_synthetic
-from jobs.mine import DUPLICATES_PHASE
-from jobs.mine import PHASE as MINE
+from jobs.phases import ANNOTATE, CURATE, ENCODE, MINE, NEAR_DUPLICATES, descriptions_in
 from pipeline.clip_rows import ClipRows
+from pipeline.column_index import PART
+from pipeline.ledger import Item
+from pipeline.packing import bring_up_to_date
 from pipeline.policy import judge, load_policy, load_synthetic_policy
 from pipeline.profile import as_plain
-from pipeline.report import ReportData, render_report, write_report
+from pipeline.report import SHOWN_OF_CLIPS, ReportData, render_report, write_report
 from pipeline.report_clones import Clones
 from pipeline.report_training import SHOWN_OF_SAMPLES, Training
 from pipeline.report_voices import MEASURES, WORDS, Voices
 from pipeline.reviews import read_reviews
-from pipeline.storage import PART, Corpus
+from pipeline.storage import Corpus
 from pipeline.summary import Accounts, account, render
 from pipeline.tombstones import refuse_unfinished
 from schemas.arrow import (
@@ -47,14 +46,16 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     started = time.perf_counter()
     policy = load_policy(policy_name)
     corpus = _opened(root)
-    clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
-    verdicts = judge(clips, policy, read_reviews(corpus))
-    facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
-    corpus.write_current(JUDGE_PHASE, VERDICTS, verdicts.to_arrow(), **facts)
-    items = [item for _, item in corpus.latest_items(PHASE).values()]
-    recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
-    # The books are of audio; sessions and clips that a later phase could not do are no audio lost.
-    quarantine = corpus.read_quarantine().filter(phase=PHASE)
+    bring_up_to_date(corpus)
+    # The ledger is Python's work and takes a core, polars takes the others.
+    with ThreadPoolExecutor(1) as beside:
+        taken_in = beside.submit(_taken_in, corpus)
+        clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
+        verdicts = judge(clips, policy, read_reviews(corpus))
+        clips = clips.select("clip_id", "duration_s")
+        facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
+        corpus.write_current(JUDGE_PHASE, VERDICTS, verdicts.to_arrow(), **facts)
+    items, recordings, quarantine = taken_in.result()
     accounts = account(items, clips, verdicts, quarantine, recordings)
     if not quiet:
         render(accounts, {}, console)
@@ -63,13 +64,20 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     return accounts
 
 
+def _taken_in(corpus: Corpus) -> tuple[list[Item], pl.DataFrame, pl.DataFrame]:
+    """Items, recordings and quarantined rows of curation: later phases lose no audio."""
+    items = [item for _, item in corpus.latest_items(CURATE).values()]
+    recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
+    return items, recordings, corpus.read_quarantine().filter(phase=CURATE)
+
+
 def report_corpus(root: str, policy_name: str, output: Path | None, console: Console) -> None:
     """Write the report by the verdicts of a policy, which are made if they are not there."""
     policy = load_policy(policy_name)
     corpus = _opened(root)
     accounts = judge_corpus(root, policy_name, console, quiet=True)
-    columns = [name for name in CLIPS.schema.names if name not in NOT_SHOWN]
-    clips = corpus.read_with_parts(CLIPS, columns)
+    columns = dict.fromkeys([*SHOWN_OF_CLIPS, policy.tiers.column])
+    clips = corpus.read_with_parts(CLIPS, list(columns))
     places = clips.select("clip_id", PART)
     data = ReportData(
         name=Path(corpus.path).name,
@@ -95,7 +103,6 @@ def report_corpus(root: str, policy_name: str, output: Path | None, console: Con
 
 SYNTHETIC_POLICY = "synthetic"
 TRAITS_SHOWN = (*WORDS, "arousal")
-NOT_SHOWN = {"audio", "words", "speaker_embedding"}
 SHOWN_OF_RECORDINGS = [
     *("recording_id", "uri", "session_id", "speaker", "language", "licence"),
     *("duration_s", "sample_rate", "channels", "codec", "flags"),
@@ -112,9 +119,7 @@ def _voices(corpus: Corpus) -> Voices:
         references=corpus.read_standing(
             REFERENCES, MINE, "session_id", ["target_id", "reference_id", "cosine", "rank"]
         ).join(kept, left_on="target_id", right_on="clip_id", how="semi"),
-        duplicates=corpus.read_standing(
-            DUPLICATES, DUPLICATES_PHASE, "text_id", ["clip_id"]
-        ).height,
+        duplicates=corpus.read_standing(DUPLICATES, NEAR_DUPLICATES, "text_id", ["clip_id"]).height,
         attributes=attributes.join(traits, on="clip_id").join(kept, on="clip_id", how="semi"),
         descriptions=descriptions_in(corpus).join(kept, on="clip_id", how="semi"),
     )

@@ -1,17 +1,21 @@
 """Which generated clips may be trained on: verdicts by a policy, and by whose voice they have."""
 
 import time
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
 
-from jobs.clone_plan import PHASE, CloneConfig, still_allowed
+from jobs.phases import CLONE
 from pipeline.policy import judge_synthetic as judged
 from pipeline.policy import load_synthetic_policy
 from pipeline.profile import as_plain
 from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from schemas.arrow import SYNTHETIC, SYNTHETIC_VERDICTS
+
+if TYPE_CHECKING:
+    from jobs.clone_plan import CloneConfig
 
 JUDGE_PHASE = "filter-synthetic"
 WITHDRAWN = "withdrawn"
@@ -22,14 +26,16 @@ _HEAVY = ("audio", "speaker_embedding")
 
 
 def judge_synthetic(
-    corpus: Corpus, policy_name: str, config: CloneConfig | None = None
+    corpus: Corpus, policy_name: str, config: "CloneConfig | None" = None
 ) -> pl.DataFrame:
     """Write and return the verdicts of a policy over the clones that stand: seconds, and no model.
 
     config: whose consent is asked for; None asks as the last run did. Raises `ConfigError`.
     """
+    from jobs.clone_plan import still_allowed  # a second of imports, where there are clones
+
     policy = load_synthetic_policy(policy_name)
-    clones = corpus.read_standing(SYNTHETIC, PHASE, "clip_id", {*policy.columns, *_LINEAGE})
+    clones = corpus.read_standing(SYNTHETIC, CLONE, "clip_id", {*policy.columns, *_LINEAGE})
     allowed = still_allowed(corpus, clones.select(_LINEAGE), config).select("clip_id")
     withdrawn = ~pl.col("clip_id").is_in(allowed["clip_id"].implode())
     verdicts = judged(clones, policy, read_reviews(corpus)).with_columns(
@@ -46,21 +52,15 @@ def judge_synthetic(
 def standing_synthetic(corpus: Corpus) -> pl.DataFrame:
     """Light columns of the clones that stand, with the `part` where each row lies."""
     columns = [name for name in SYNTHETIC.schema.names if name not in _HEAVY]
-    pieces = []
-    for part, table in corpus.scan(SYNTHETIC, columns):
-        frame = pl.from_arrow(table.replace_schema_metadata())
-        assert isinstance(frame, pl.DataFrame)
-        pieces.append(frame.with_columns(part=pl.lit(part)))
-    if not pieces:
-        return corpus.read(SYNTHETIC, columns).with_columns(part=pl.lit("", pl.String))
+    clones = corpus.read_with_parts(SYNTHETIC, columns)
     latest = [
         (item_id, attempt)
-        for item_id, (attempt, item) in corpus.latest_items(PHASE).items()
+        for item_id, (attempt, item) in corpus.latest_items(CLONE).items()
         if item.done
     ]
     schema = {"clip_id": pl.String, "attempt": pl.Int64}
     standing = pl.DataFrame(latest, schema=schema, orient="row")
-    return pl.concat(pieces).join(standing, on=list(schema), how="semi", maintain_order="left")
+    return clones.join(standing, on=list(schema), how="semi", maintain_order="left")
 
 
 def accepted_synthetic(corpus: Corpus) -> pl.DataFrame:

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from annotators.sound_print import F16
+from jobs.phases import MINE, NEAR_DUPLICATES
 from pipeline.storage import Corpus
 from pipeline.work import Phase
 from schemas.arrow import REFERENCES
@@ -31,8 +32,8 @@ from stages.near_duplicates import (
     print_of,
 )
 
-PHASE = "mine"
-DUPLICATES_PHASE = "duplicates"
+PHASE = MINE
+DUPLICATES_PHASE = NEAR_DUPLICATES
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -12,6 +12,7 @@ from jobs.judge_synthetic import standing_synthetic
 from pipeline.browse.catalog import Catalog
 from pipeline.browse.server import Shop, make_app
 from pipeline.browse.sound import Sounds
+from pipeline.packing import bring_up_to_date
 from pipeline.reviews import read_reviews
 from pipeline.storage import Corpus
 from pipeline.tombstones import FOLDER as TOMBSTONES
@@ -58,6 +59,7 @@ def open_shop(root: str) -> Shop:
         raise ConfigError(f"{root} holds no corpus")
     refuse_unfinished(corpus)
     opt_outs = corpus.names(TOMBSTONES)
+    bring_up_to_date(corpus)
     tables = {"clips": clips_of(corpus), "synthetic": clones_of(corpus)}
     return Shop(
         name=Path(corpus.path).name,

@@ -4,7 +4,7 @@ Stages measure and the policy decides, so a new threshold is a query and runs no
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.profile import check_keys
-from pipeline.rules import REVIEW, Rule, check_number, known_tier, reason_if_broken
+from pipeline.rules import REVIEW, Rule, check_number, is_broken, known_tier
 from schemas.arrow import CLIPS, SYNTHETIC
 from schemas.errors import ConfigError
 from schemas.ids import content_id
@@ -136,16 +136,16 @@ def judge(clips: pl.DataFrame, policy: Policy, reviews: pl.DataFrame | None = No
     """
     clips = _reviewed(clips, reviews)
     tier, sought = _tier_of(policy), pl.col(SCREENED).is_null()
-    reasons = [_reason_of_screening()]
-    reasons += [
-        reason_if_broken(reason, rule, CLIPS, tier=tier, sought=sought)
-        for reason, rule in policy.rules.items()
+    broken = [
+        (_reason_of_screening(), ~sought),
+        *(
+            (pl.lit(reason), is_broken(rule, CLIPS, tier=tier, sought=sought))
+            for reason, rule in policy.rules.items()
+        ),
+        (pl.concat_str("tier", pl.lit("_band")), ~tier.is_in(policy.accept_tiers)),
     ]
-    reasons.append(
-        pl.when(~tier.is_in(policy.accept_tiers)).then(pl.concat_str(tier, pl.lit("_band")))
-    )
-    judged = clips.select("clip_id", tier.alias("tier"), *_named(reasons))
-    return _verdicts(judged, policy.hash).select(
+    told = clips.select("clip_id", SCREENED, tier.alias("tier"))
+    return _verdicts(told, clips, broken, policy.hash).select(
         "clip_id", "accepted", "tier", "reasons", "policy_hash"
     )
 
@@ -154,14 +154,10 @@ def breaks(
     clips: pl.DataFrame, policy: Policy, reason: str, reviews: pl.DataFrame | None = None
 ) -> pl.Series:
     """Which clips break one rule of a policy: booleans. Arguments as `judge` takes them."""
-    found = reason_if_broken(
-        reason,
-        policy.rules[reason],
-        CLIPS,
-        tier=_tier_of(policy),
-        sought=pl.col(SCREENED).is_null(),
+    found = is_broken(
+        policy.rules[reason], CLIPS, tier=_tier_of(policy), sought=pl.col(SCREENED).is_null()
     )
-    return _reviewed(clips, reviews).select(found.is_not_null().alias(reason)).to_series()
+    return _reviewed(clips, reviews).select(found.alias(reason)).to_series()
 
 
 def judge_synthetic(
@@ -172,12 +168,12 @@ def judge_synthetic(
     clones: at least `policy.columns`. reviews: as `judge` takes them.
     """
     clones = _reviewed(clones, reviews)
-    reasons = [
-        reason_if_broken(reason, rule, SYNTHETIC, tier=pl.lit(None, pl.String), sought=pl.lit(True))
+    nothing, sought = pl.lit(None, pl.String), pl.lit(True)
+    broken = [
+        (pl.lit(reason), is_broken(rule, SYNTHETIC, tier=nothing, sought=sought))
         for reason, rule in policy.rules.items()
     ]
-    judged = clones.select("clip_id", *_named(reasons))
-    return _verdicts(judged, policy.hash).select("clip_id", "accepted", "reasons", "policy_hash")
+    return _verdicts(clones.select("clip_id"), clones, broken, policy.hash)
 
 
 def _columns_of(rules: Mapping[str, Rule], used: set[str]) -> list[str]:
@@ -191,28 +187,34 @@ def _reviewed(rows: pl.DataFrame, reviews: pl.DataFrame | None) -> pl.DataFrame:
     return rows.join(marks, on="clip_id", how="left", maintain_order="left")
 
 
-def _named(reasons: list[pl.Expr]) -> list[pl.Expr]:
-    return [reason.alias(f"reason {number}") for number, reason in enumerate(reasons)]
+def _verdicts(
+    told: pl.DataFrame,
+    rows: pl.DataFrame,
+    broken: Sequence[tuple[pl.Expr, pl.Expr]],
+    policy_hash: str,
+) -> pl.DataFrame:
+    """Rows that are told of, as their verdicts.
 
-
-def _verdicts(judged: pl.DataFrame, policy_hash: str) -> pl.DataFrame:
-    """Rows with a column `reason N` for each that there may be, as rows with their list."""
-    each = pl.selectors.matches(r"^reason \d+$")
-    # Most rows break no rule, and lists are dear.
-    broken = judged.with_row_index("row").filter(pl.any_horizontal(each.is_not_null()))
-    reasons = broken.select(
-        "row",
-        pl.concat_list(each).list.drop_nulls().list.unique(maintain_order=True).alias("reasons"),
+    broken: reasons, of what is told, and whether a row has them: of `rows`, in the same order.
+    """
+    flags = rows.select(flag.alias(f"reason {n}") for n, (_, flag) in enumerate(broken))
+    is_rejected = flags.select(pl.any_horizontal(pl.all())).to_series()
+    # Most rows break no rule, and lists of text are dear.
+    rejected = pl.concat([told, flags], how="horizontal").filter(is_rejected)
+    reasons = rejected.select(
+        pl.concat_list(pl.when(f"reason {n}").then(reason) for n, (reason, _) in enumerate(broken))
+        .list.drop_nulls()
+        .list.unique(maintain_order=True)
+        .alias("reasons")
     )
-    return (
-        judged.drop(each)
-        .with_row_index("row")
-        .join(reasons, on="row", how="left", maintain_order="left")
-        .with_columns(
-            pl.col("reasons").is_null().alias("accepted"),
-            pl.col("reasons").fill_null(pl.lit([], pl.List(pl.String))),
-            pl.lit(policy_hash).alias("policy_hash"),
-        )
+    nothing = pl.DataFrame({"reasons": [[]]}, schema={"reasons": pl.List(pl.String)})
+    # Of each row: 0 where it breaks no rule, or else the place of its reasons.
+    place = pl.select(pl.when(is_rejected).then(is_rejected.cum_sum()).otherwise(0)).to_series()
+    return told.select(
+        pl.exclude(SCREENED),
+        (~is_rejected).alias("accepted"),
+        pl.concat([nothing, reasons])["reasons"].gather(place),
+        pl.lit(policy_hash).alias("policy_hash"),
     )
 
 

@@ -49,6 +49,10 @@ SCORES = (
     ("cer_vs_transcript", "CER against the transcript", "CER"),
     ("speaker_purity", "Speaker purity", "cosine"),
 )
+SHOWN_OF_CLIPS = (
+    *("clip_id", "recording_id", "session_id", "speaker", "language", "text", "screened"),
+    *("start_s", "end_s", "sample_rate", *(column for column, _, _ in SCORES)),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +62,7 @@ class ReportData:
     name: str
     accounts: Accounts
     clips: pl.DataFrame
-    """`clips` without audio, words and embeddings, joined with `verdicts`."""
+    """`SHOWN_OF_CLIPS` and the column of the policy's tiers, joined with `verdicts`."""
     recordings: pl.DataFrame
     quarantine: pl.DataFrame
     policy: Policy
@@ -199,11 +203,18 @@ def _spread(clips: pl.DataFrame, by: str) -> pl.DataFrame:
     A group's first is one whose sound fits the file, where it has such a clip.
     """
     size = pl.col("duration_s") * pl.col("sample_rate") * FLAC_BYTES_PER_SAMPLE
-    with_reason = clips.with_columns(
-        first_reason=pl.col("reasons").list.first(), heavy=size > MOST_AUDIO_BYTES / SAMPLES_HEARD
+    group = pl.col("reasons").list.first() if by == "first_reason" else pl.col(by)
+    ranked = (
+        clips.select("clip_id", group=group, heavy=size > MOST_AUDIO_BYTES / SAMPLES_HEARD)
+        .sort("heavy", "clip_id")
+        .with_columns(turn=pl.int_range(pl.len()).over("group"))
     )
-    ranked = with_reason.sort("heavy", "clip_id").with_columns(turn=pl.int_range(pl.len()).over(by))
-    return ranked.sort("turn", by, "clip_id").head(SAMPLES_HEARD)
+    few = (
+        ranked.filter(pl.col("turn") < SAMPLES_HEARD)
+        .sort("turn", "group", "clip_id")
+        .head(SAMPLES_HEARD)
+    )
+    return few.select("clip_id").join(clips, on="clip_id", maintain_order="left")
 
 
 def _with_audio(clips: pl.DataFrame, data: ReportData, room: int) -> list[dict[str, Any]]:

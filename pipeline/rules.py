@@ -129,17 +129,11 @@ class Rule:
         return any(limit is not None for pair in self._limits for limit in pair)
 
 
-def reason_if_broken(
-    reason: str, rule: Rule, table: Table, *, tier: pl.Expr, sought: pl.Expr
-) -> pl.Expr:
-    """The reason where a row breaks the rule, else null.
+def is_broken(rule: Rule, table: Table, *, tier: pl.Expr, sought: pl.Expr) -> pl.Expr:
+    """Whether a row breaks the rule; never null.
 
     tier: of each row. sought: whether what it lacks was looked for at all.
     """
-    return pl.when(_broken(rule, table, tier, sought)).then(pl.lit(reason))
-
-
-def _broken(rule: Rule, table: Table, tier: pl.Expr, sought: pl.Expr) -> pl.Expr:
     column = pl.col(rule.column)
     if known_column(rule.column, table) is float:
         column = column.cast(pl.Float64)

@@ -4,6 +4,7 @@
     ROOT/recordings/… ROOT/quarantine/… ROOT/verdicts/…
     ROOT/_commits/curate/<block>.json       the marker: which units, which parts, how many rows
     ROOT/_runs/<run>.json                   one record per run
+    ROOT/_index/…                           the light columns of many parts again (`column_index`)
 
 A block of units is committed by writing the parts of all its tables and, last, the marker that
 names them. A part without a marker does not exist for a reader, so a crash at any moment leaves
@@ -26,18 +27,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
+from pipeline import column_index
+from pipeline.column_index import PART, Stamp
 from pipeline.ledger import Item, Ledger, UnitRecord
 from pipeline.opening import filesystem_of
 from schemas.arrow import QUARANTINE, TABLES, VERSION_KEY, Table
 from schemas.errors import ConfigError, StorageError
 from schemas.ids import content_id
 
-PART = "part"
-"""Column that names the part where a row lies."""
 # An object store answers in tens of milliseconds, so many are asked at once.
 _READERS = 16
-# Markers in memory at once.
-_MARKERS = 256
 _TRIES = 5
 
 
@@ -162,7 +161,11 @@ class Corpus:
 
     def write_text(self, name: str, text: str) -> None:
         """Write one text file, UTF-8, whole or not at all."""
-        self._write_atomically(name, lambda sink: sink.write(text.encode()))
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write one file whole or not at all."""
+        self._write_atomically(name, lambda sink: sink.write(data))
 
     def _write_atomically(self, name: str, write: Any, *, in_pieces: bool = False) -> None:
         """in_pieces: more than memory holds, under a name that no committed part has."""
@@ -203,10 +206,8 @@ class Corpus:
 
     def markers(self, phase: str) -> Iterator[dict[str, Any]]:
         """Every commit marker of a phase, in the order of their names, some at a time."""
-        names = self.names(f"_commits/{phase}")
-        with ThreadPoolExecutor(_READERS) as readers:
-            for start in range(0, len(names), _MARKERS):
-                yield from readers.map(self.read_json, names[start : start + _MARKERS])
+        folder = f"_commits/{phase}"
+        return column_index.read_markers(self, folder, self.stamps(folder), self.read_jsons)
 
     def committed(self, phase: str) -> Iterator[UnitRecord]:
         """Every unit that a phase has finished here."""
@@ -217,43 +218,64 @@ class Corpus:
 
     def parts(self, table: str) -> list[str]:
         """Names of the committed parts of a table. Raises `StorageError` if one is gone."""
-        present = set(self.names(table))
-        named = set()
-        for phase in self._folders("_commits"):
-            for marker in self.markers(phase):
-                if table in marker["parts"]:
-                    named.add(marker["parts"][table]["part"])
-        lost = sorted(named - present)
+        return list(self.part_stamps(table))
+
+    def part_stamps(self, *tables: str) -> dict[str, Stamp]:
+        """As `parts`, of some tables, with what tells that a part is the one that was read."""
+        folders = [f"_commits/{phase}" for phase in self.phases()]
+        named = {
+            part
+            for folder in folders
+            for part in column_index.read_named_parts(
+                self, folder, self.stamps(folder), self.read_jsons
+            )
+            if part.partition("/")[0] in tables
+        }
+        present: dict[str, Stamp] = {}
+        for table in {part.partition("/")[0] for part in named}:
+            present |= self.stamps(table)
+        lost = sorted(named - present.keys())
         if lost:
             raise StorageError(f"{self.root}: {len(lost)} committed parts are gone: {lost[0]} …")
-        return sorted(named)
+        return {name: present[name] for name in sorted(named)}
 
     def read(
         self, table: Table, columns: Iterable[str] | None = None, filters: Any = None
     ) -> pl.DataFrame:
         """The committed rows of a table; `columns` keeps audio out of memory if not needed."""
         wanted = list(columns) if columns is not None else table.schema.names
-        if self.is_local and filters is None:
-            return self._read_local(table, wanted).drop(PART)
-        pieces = [piece for _, piece in self._pieces(table, wanted, filters)]
-        return _frame(table, wanted, pieces)
+        if filters is None:
+            return self.read_with_parts(table, wanted).drop(PART)
+        return _frame(table, wanted, self._pieces(table, self.parts(table.name), wanted, filters))
 
     def read_with_parts(self, table: Table, columns: Sequence[str]) -> pl.DataFrame:
         """As `read`, with the name of each row's part in a further column, `PART`."""
-        if self.is_local:
-            return self._read_local(table, columns)
-        pieces = self._pieces(table, columns, None)
-        names = [pl.repeat(name, piece.num_rows, dtype=pl.String) for name, piece in pieces]
-        column = (
-            pl.select(pl.concat(names)).to_series() if names else pl.Series([], dtype=pl.String)
-        )
-        frame = _frame(table, columns, [piece for _, piece in pieces])
-        return frame.with_columns(column.alias(PART))
+        return self.read_parts(table, columns, self.part_stamps(table.name))
 
-    def _read_local(self, table: Table, columns: Sequence[str]) -> pl.DataFrame:
+    def read_parts(
+        self, table: Table, columns: Sequence[str], stamps: Mapping[str, Stamp]
+    ) -> pl.DataFrame:
+        """As `read_with_parts`, of some parts. stamps: of `part_stamps`."""
+
+        def direct(parts: Sequence[str]) -> pl.DataFrame:
+            how = self._read_local if self.is_local else self._read_remote
+            return how(table, columns, parts)
+
+        return column_index.read_parts(self, table, columns, stamps, direct)
+
+    def _read_remote(
+        self, table: Table, columns: Sequence[str], parts: Sequence[str]
+    ) -> pl.DataFrame:
+        pieces = self._pieces(table, parts, columns, None)
+        counts = [piece.num_rows for piece in pieces]
+        names = pl.Series(PART, parts, pl.String).gather(np.repeat(np.arange(len(parts)), counts))
+        return _frame(table, columns, pieces).with_columns(names)
+
+    def _read_local(
+        self, table: Table, columns: Sequence[str], parts: Sequence[str]
+    ) -> pl.DataFrame:
         """A corpus of a million clips has thousands of parts: polars opens them several times
         faster than pyarrow does, and all the columns alike."""
-        parts = self.parts(table.name)
         empty = _frame(table, columns, []).with_columns(pl.lit("", pl.String).alias(PART))
         if not parts:
             return empty.clear()
@@ -287,15 +309,15 @@ class Corpus:
             yield name, self._read_part(table, name, columns, filters)
 
     def _pieces(
-        self, table: Table, columns: Sequence[str], filters: Any
-    ) -> list[tuple[str, pa.Table]]:
-        """As `scan`, all at once and by several threads."""
+        self, table: Table, parts: Sequence[str], columns: Sequence[str], filters: Any
+    ) -> list[pa.Table]:
+        """Rows of parts, read by several threads."""
 
-        def read(name: str) -> tuple[str, pa.Table]:
-            return name, self._read_part(table, name, columns, filters)
+        def read(name: str) -> pa.Table:
+            return self._read_part(table, name, columns, filters)
 
         with ThreadPoolExecutor(_READERS) as readers:
-            return list(readers.map(read, self.parts(table.name)))
+            return list(readers.map(read, parts))
 
     def _read_part(self, table: Table, name: str, columns: Sequence[str], filters: Any) -> pa.Table:
         path = f"{self.path}/{name}"
@@ -342,9 +364,11 @@ class Corpus:
     def read_quarantine(self) -> pl.DataFrame:
         """Rows of `quarantine` that still stand: a later attempt overtakes an earlier one."""
         frame = self.read(QUARANTINE)
+        if frame.is_empty():
+            return frame
         standing = [
             {"phase": phase, "unit_id": item_id, "attempt": attempt}
-            for phase in self._folders("_commits")
+            for phase in self.phases()
             for item_id, (attempt, item) in self.latest_items(phase).items()
             if item.status == "quarantined"
         ]
@@ -367,8 +391,12 @@ class Corpus:
 
     def jsons(self, folder: str) -> list[Any]:
         """Every JSON file of a folder of the corpus, in the order of their names."""
+        return self.read_jsons(self.names(folder))
+
+    def read_jsons(self, names: Sequence[str]) -> list[Any]:
+        """JSON files of the corpus, read by several threads."""
         with ThreadPoolExecutor(_READERS) as readers:
-            return list(readers.map(self.read_json, self.names(folder)))
+            return list(readers.map(self.read_json, names))
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run record, oldest first."""
@@ -393,25 +421,36 @@ class Corpus:
 
     def names(self, folder: str) -> list[str]:
         """Files below a folder, relative to the root, sorted; half-written ones left out."""
-        return self._list(folder, pafs.FileType.File, recursive=True)
+        return list(self.stamps(folder))
 
-    def _folders(self, folder: str) -> list[str]:
-        names = self._list(folder, pafs.FileType.Directory, recursive=False)
-        return [name.rpartition("/")[2] for name in names]
+    def stamps(self, folder: str) -> dict[str, Stamp]:
+        """As `names`, with the size and the time of change of each."""
+        found = self._list(folder, pafs.FileType.File, recursive=True)
+        return {name: Stamp(info.size, info.mtime_ns or 0) for name, info in found}
 
-    def _list(self, folder: str, kind: pafs.FileType, recursive: bool) -> list[str]:
+    def phases(self) -> list[str]:
+        """Those that have committed anything, sorted."""
+        found = self._list("_commits", pafs.FileType.Directory, recursive=False)
+        return [name.rpartition("/")[2] for name, _ in found]
+
+    def _list(
+        self, folder: str, kind: pafs.FileType, recursive: bool
+    ) -> list[tuple[str, pafs.FileInfo]]:
         selector = pafs.FileSelector(
             f"{self.path}/{folder}", allow_not_found=True, recursive=recursive
         )
-        return sorted(
-            info.path[len(self.path) + 1 :]
+        found = [
+            (info.path[len(self.path) + 1 :], info)
             for info in self.fs.get_file_info(selector)
             if info.type == kind and not info.base_name.startswith(".")
-        )
+        ]
+        return sorted(found, key=lambda one: one[0])
 
 
 def _frame(table: Table, columns: Sequence[str], pieces: Sequence[pa.Table]) -> pl.DataFrame:
-    empty = pa.schema([table.schema.field(name) for name in columns]).empty_table()
+    schema = pa.schema([table.schema.field(name) for name in columns])
+    # Any array, an empty one too, would import pandas.
+    empty = pa.Table.from_batches([], schema)
     frame = pl.from_arrow(pa.concat_tables([*pieces, empty]).replace_schema_metadata())
     assert isinstance(frame, pl.DataFrame)
     return frame

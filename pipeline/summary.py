@@ -78,7 +78,10 @@ def account(
     unmeasured += sum(not (0 <= item.duration_s < math.inf) for item in items)
     if unmeasured:
         raise StorageError(f"{unmeasured} clips or items have no length in seconds")
-    judged = clips.select("clip_id", "duration_s").join(verdicts, on="clip_id", how="inner")
+    if clips["clip_id"].equals(verdicts["clip_id"]):
+        judged = verdicts.with_columns(clips["duration_s"])
+    else:
+        judged = clips.select("clip_id", "duration_s").join(verdicts, on="clip_id", how="inner")
     if not judged.height == clips.height == verdicts.height:
         raise StorageError(f"{clips.height} clips have {verdicts.height} verdicts")
     done = [item for item in items if item.status == "done"]

@@ -128,14 +128,15 @@ def _plain(value: Any) -> Any:
 
 RECORDINGS = Table(name="recordings", version=1, row=Recording)
 CLIPS = Table(name="clips", version=3, row=Clip)
-VERDICTS = Table(name="verdicts", version=1, row=Verdict)
+# Short rows, one for each clip, written and read as a whole.
+VERDICTS = Table(name="verdicts", version=1, row=Verdict, rows_per_group=65_536)
 QUARANTINE = Table(name="quarantine", version=1, row=Quarantined)
 REFERENCES = Table(name="references", version=1, row=Reference)
 DUPLICATES = Table(name="duplicates", version=1, row=Duplicate)
 SESSIONS = Table(name="sessions", version=1, row=MinedSession)
 ATTRIBUTES = Table(name="attributes", version=1, row=Attributes)
 LEVELS = Table(name="levels", version=1, row=Level)
-TRAITS = Table(name="traits", version=1, row=Traits)
+TRAITS = Table(name="traits", version=1, row=Traits, rows_per_group=65_536)
 DESCRIPTIONS = Table(name="descriptions", version=1, row=Description)
 SYNTHETIC = Table(name="synthetic", version=1, row=Synthetic)
 SYNTHETIC_VERDICTS = Table(name="synthetic_verdicts", version=1, row=SyntheticVerdict)

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipeline import packing
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, LATENTS, RECORDINGS, REFERENCES, SAMPLES, SYNTHETIC
 from tests.integration.conftest import voxquarry
@@ -40,6 +41,9 @@ def whole(annotated: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Corpus
     done("encode", root, "--checkpoint", V2)
     done("compose", root, "--checkpoint", V2)
     done("report", root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "WORTH", 1)
+        packing.bring_up_to_date(Corpus(root))
     return Corpus(root)
 
 
@@ -55,7 +59,9 @@ def test_no_byte_of_a_voice_is_left_and_no_phase_brings_it_back(
     voice = voice_of(corpus, own, recordings)
     assert min(len(kind) for kind in (voice.texts, voice.vectors, voice.blobs, own)) > 20
     assert set(voice.ids) & set(corpus.read(SYNTHETIC)["clip_id"])
-    assert any(name.startswith("report.html") for name in traces_of(corpus, voice))
+    traces = traces_of(corpus, voice)
+    for place in ("report.html", "_index/clips/", "_index/_commits/curate/"):
+        assert any(name.startswith(place) for name in traces)
     others = {
         table.name: [row for row in corpus.read(table).to_dicts() if not tells(row, voice.ids)]
         for table in (CLIPS, REFERENCES, LATENTS)

@@ -1,6 +1,7 @@
 """A corpus in object storage, over a real S3 API that checks signatures and rights."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from moto.server import ThreadedMotoServer
 from polars.testing import assert_frame_equal
 from ray import cloudpickle
 
+from pipeline import packing
 from pipeline.engine import EngineConfig, PoolConfig, ray_session, run_units
+from pipeline.ledger import UnitRecord
 from pipeline.storage import Corpus
 from pipeline.work import Unit
 from schemas.arrow import CLIPS, QUARANTINE, RECORDINGS, SAMPLES, TABLES, VERDICTS
@@ -269,6 +272,7 @@ HOLD = """
 import sys
 from rich.console import Console
 from pipeline.lease import lease
+from pipeline.ledger import UnitRecord
 from pipeline.storage import Corpus
 from schemas.errors import CorpusInUse
 try:
@@ -334,6 +338,31 @@ def test_what_is_written_anew_while_it_is_read_is_read_whole(store: Store) -> No
             ended.set()
         growing.result()
     assert len(lengths) > 2
+
+
+def test_a_column_index_spares_most_requests(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(packing, "WORTH", 1)
+    # The server's own list of requests.
+    caplog.set_level(logging.INFO, "werkzeug")
+    corpus = Corpus(uri("many"))
+    for number in range(30):
+        unit = UnitRecord(unit_id=str(number), attempt=1, items=(), rows={}, seconds={})
+        corpus.commit("toy", [unit], toy.write(number, number))
+
+    def read() -> tuple[pl.DataFrame, int]:
+        caplog.clear()
+        rows = corpus.read(RECORDINGS, ["recording_id", "duration_s"])
+        return rows, len(caplog.records)
+
+    directly, many = read()
+    packing.bring_up_to_date(corpus)
+    by_index, few = read()
+    assert directly.height == 30
+    assert_frame_equal(by_index, directly)
+    assert many > 90
+    assert few < 20
 
 
 @pytest.mark.ray

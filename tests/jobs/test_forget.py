@@ -17,6 +17,7 @@ from jobs.forget_plan import Request
 from jobs.judge import judge_corpus
 from jobs.run_compose import run_compose
 from jobs.settings import Settings
+from pipeline import packing
 from pipeline.audio import ChunkPlan
 from pipeline.chat.responses import Response, Responses
 from pipeline.latent_rows import read_latents
@@ -94,6 +95,9 @@ def a_corpus(folder: Path) -> Made:
     )  # fmt: skip
     Responses(made.corpus).write(answer)
     Path(made.root, "report.html").write_text("<p>bob says something about the number 7</p>")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "WORTH", 1)
+        packing.bring_up_to_date(made.corpus)
     return made
 
 
@@ -146,6 +150,7 @@ def test_nothing_of_a_voice_is_left_in_any_file_and_all_of_the_others_is(copy: M
     }
     before = len(traces_of(copy.corpus, voice))
     assert before > 100
+    assert any(trace.startswith("_index/clips/") for trace in traces_of(copy.corpus, voice))
     assert voice.ids >= set(made_of_bob)
     assert forget(copy)
     assert traces_of(copy.corpus, voice) == []
