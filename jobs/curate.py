@@ -77,7 +77,7 @@ class CurateConfig:
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
 
     def __post_init__(self) -> None:
-        stages = {f.name for f in fields(self)} - {"engine", "ingest", "cost"}
+        stages = {f.name for f in fields(self)} - {"engine", "ingest", "cost"} | {Residue.name}
         unknown = sorted(set(self.engine.placement) - stages)
         if unknown:
             raise ConfigError(f"engine.placement names stages that do not exist: {unknown}")

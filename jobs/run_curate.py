@@ -1,7 +1,7 @@
 """`voxquarry curate`: plan, run with progress, judge, and close the books."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -207,14 +207,11 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
         if run["phase"] == PHASE and run.get("run_s") and run.get("audio_s")
     ]
     rates = [run["audio_s"] / run["run_s"] for run in ran]
-    workers = sum(pool.workers or 1 for pool in config.engine.pools.values())
-    speed = rates[-1] if rates else TYPICAL_SPEED * workers
     table = Table("dry run", "", show_header=False, title=f"{without_secrets(spec)} → {root}")
     table.add_row("sources", f"{len(sources)}, of which {len(sources) - len(lengths)} are done")
     table.add_row("unreadable headers", str(sum(length is None for length in lengths)))
     table.add_row("hours to curate", f"{hours:.2f}")
-    basis = "the last run here" if rates else "the embedded profile's usual rate"
-    table.add_row("estimated time", f"{hours * 60 / speed:.1f} min at {speed:.0f} × ({basis})")
+    table.add_row("estimated time", _time_for(hours, rates, config))
     for stage in curate_phase(config).stages:
         pool = config.engine.placement.get(stage.name, "cpu")
         table.add_row(f"stage {stage.name}", f"in pool {pool}")
@@ -228,6 +225,19 @@ def explain(spec: str, root: str, config: CurateConfig, console: Console) -> Non
             "What it costs is known once some of it has run: curate a folder of an hour into this "
             "corpus with these settings, and ask again."
         )
+
+
+def _time_for(hours: float, rates: Sequence[float], config: CurateConfig) -> str:
+    """rates: seconds of audio in a second, of earlier runs."""
+    pools = config.engine.pools.values()
+    if rates:
+        speed, basis = rates[-1], "the last run here"
+    elif any(pool.num_gpus for pool in pools):
+        return "not known before some of it has run: this profile has GPUs"
+    else:
+        speed = TYPICAL_SPEED * sum(pool.workers or 1 for pool in pools)
+        basis = "the embedded profile's usual rate"
+    return f"{hours * 60 / speed:.1f} min at {speed:.0f} × ({basis})"
 
 
 def _show_cost(
