@@ -78,7 +78,7 @@ def histograms(values: Mapping[str, pl.Series], label: str, *, bins: int = 30) -
                 linestyle=dash,
                 label=f"{name} (n = {len(series):,})",
             )
-    axes.set(xlabel=label, ylabel="share of clips")
+    axes.set(xlabel=label, ylabel="share")
     axes.legend()
     return axes
 
