@@ -53,7 +53,7 @@ def _surveyed(sources: Iterable[Source], chunk_s: float) -> Iterator[tuple[Key, 
         return [(key_of(source), _survey(source, chunk_s)) for source in batch]
 
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    at_once = TASKS_PER_CPU * max(1, int(cpus))
+    at_once = max(1, int(TASKS_PER_CPU * cpus))
     waiting: list[ray.ObjectRef[Any]] = []
     every = iter(sources)
     while batch := list(islice(every, SOURCES_PER_TASK)):

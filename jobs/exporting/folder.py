@@ -124,7 +124,7 @@ class ExportFolder(Corpus):
             for piece in pieces:
                 sink.write(piece.encode())
 
-        self._write_atomically(name, write)
+        self._write_atomically(name, write, in_pieces=True)
 
     def _move_in(self, source: Path, name: str) -> None:
         target = f"{self.path}/{name}"

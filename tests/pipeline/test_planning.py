@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import planning
+from pipeline.engine import EngineConfig, longest_first, ray_session
 from pipeline.ledger import Item, Ledger, UnitRecord
 from pipeline.planning import (
     Broken,
@@ -14,13 +16,14 @@ from pipeline.planning import (
     items_of,
     key_of,
     still_to_do,
+    survey_all,
     units_of,
 )
 from pipeline.shelf import Shelf
 from pipeline.sources import Source, list_sources
-from pipeline.survey import survey
+from pipeline.survey import Surveyed, survey
 from pipeline.work import Unit, WorkItem
-from schemas.errors import DuplicateRecording, UndecodableAudio
+from schemas.errors import DataError, DuplicateRecording, UndecodableAudio
 
 
 def work(name: str, duration_s: float) -> WorkItem:
@@ -103,6 +106,36 @@ def test_the_same_bytes_at_two_places_are_taken_once(tmp_path: Path, devset: Pat
     assert isinstance(second.plan.error, DuplicateRecording)
     assert first.uri in str(second.plan.error)
     assert second.duration_s == pytest.approx(4.0)
+
+
+@pytest.mark.ray
+def test_every_source_is_surveyed_once_though_few_tasks_wait_at_a_time(
+    devset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SOURCES_PER_TASK", 1)
+    monkeypatch.setattr(planning, "TASKS_PER_CPU", 0.25)
+    sources = list_sources(str(devset / "bad"))
+    with ray_session(EngineConfig()):
+        surveyed = survey_all(sources, 600.0)
+    assert len(surveyed) == len(sources) > 3
+    whole = {}
+    for source in sources:
+        try:
+            whole[source.uri] = survey(source).recording_id
+        except DataError:
+            assert isinstance(surveyed.get(key_of(source)), Broken)
+    assert whole
+    for source in sources:
+        found = surveyed.get(key_of(source))
+        if isinstance(found, Surveyed):
+            assert found.recording_id == whole[source.uri]
+
+
+def test_long_units_start_first() -> None:
+    units = [
+        Unit(items=(work(name, length),)) for name, length in (("a", 5.0), ("b", 9.5), ("c", 7))
+    ]
+    assert [unit.duration_s for unit in longest_first(units)] == [9.5, 7, 5]
 
 
 def test_a_finished_source_is_known_until_it_changes() -> None:
