@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import jiwer
+from opencc import OpenCC
 
 from annotators.languages import languages
 
@@ -49,8 +50,16 @@ def normaliser(english: bool) -> Callable[[str], str]:
 
 
 def normalised(text: str, language: str | None) -> str:
-    """Text as error rates compare it."""
-    return normaliser(language == "en")(_without_optional_marks(text)).strip()
+    """Text as error rates compare it; Chinese in simplified characters, whoever wrote it."""
+    plain = _without_optional_marks(text)
+    if language == "zh":
+        plain = _simplifier().convert(plain)
+    return normaliser(language == "en")(plain).strip()
+
+
+@lru_cache(maxsize=1)
+def _simplifier() -> OpenCC:
+    return OpenCC("t2s")
 
 
 def _without_optional_marks(text: str) -> str:

@@ -31,6 +31,14 @@ def test_characters_are_compared_without_spaces() -> None:
     assert char_error_rate("abcd", "abxd", "es") == pytest.approx(0.25)
 
 
+def test_chinese_is_compared_in_simplified_characters() -> None:
+    assert char_error_rate("请问后面的发型", "請問後面的髮型", "zh") == 0
+    assert char_error_rate("请问后面的发型", "請問後面的鬍子", "zh") == pytest.approx(2 / 7)
+    # Cantonese and Japanese write the others.
+    assert char_error_rate("發型", "发型", "yue") > 0
+    assert char_error_rate("後", "后", "ja") > 0
+
+
 @given(text=st.text(max_size=40), language=st.sampled_from(["en", "fr", "zh", None]))
 def test_a_text_agrees_with_itself(text: str, language: str | None) -> None:
     assert error_rate(text, text, language) == 0.0
