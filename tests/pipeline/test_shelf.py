@@ -65,4 +65,6 @@ def test_what_was_broken_before_its_source_was_mended_is_overtaken() -> None:
     broken = item("broken", status="quarantined", source="s-before")
     mended = [item("a", source="s-after"), item("b", source="s-after", index=1)]
     assert "broken" in Ledger([unit("u", 1, broken)])
+    # Another piece of the same source says nothing about it.
+    assert "broken" in Ledger([unit("u", 1, broken, item("a", source="s-before", index=1))])
     assert list(Ledger([unit("u", 1, broken), unit("v", 1, *mended)])) == ["a", "b"]

@@ -89,6 +89,8 @@ def test_manifests_of_every_kind_say_the_same(folder: Path, suffix: str) -> None
         ([{"uri": "a.wav"}, {"uri": "./a.wav"}], "stands there twice"),
         ([["a.wav"]], "line 1 of the manifest is no JSON object"),
         ([{"uri": ""}], "row 1: uri is empty"),
+        ([], "has no rows"),
+        ([{"speaker": "x"}], "has no column uri"),
         ([{"uri": "a.wav"}, {"uri": "a.wav"}], "stands there twice"),
         ([{"uri": "a.wav", "language": "english!"}], "ISO 639"),
         ([{"uri": "a.wav", "transcript": [{"start": 1}]}], "start_s, end_s, text"),
