@@ -1,7 +1,7 @@
 """`voxquarry filter` and `voxquarry report`: verdicts, books and the HTML file of a corpus."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from jobs.judge_synthetic import standing_synthetic
 from jobs.phases import ANNOTATE, CURATE, ENCODE, MINE, NEAR_DUPLICATES, descriptions_in
 from pipeline.clip_rows import ClipRows
-from pipeline.column_index import PART
+from pipeline.column_index import PART, Stamp
 from pipeline.ledger import Item
 from pipeline.packing import bring_up_to_date
 from pipeline.policy import judge, load_policy, load_synthetic_policy
@@ -35,6 +35,7 @@ from schemas.arrow import (
     SYNTHETIC_VERDICTS,
     TRAITS,
     VERDICTS,
+    Table,
 )
 from schemas.errors import ConfigError
 
@@ -47,10 +48,11 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     policy = load_policy(policy_name)
     corpus = _opened(root)
     bring_up_to_date(corpus)
+    stamps = corpus.part_stamps(CLIPS.name, RECORDINGS.name)
     # The ledger is Python's work and takes a core, polars takes the others.
     with ThreadPoolExecutor(1) as beside:
-        taken_in = beside.submit(_taken_in, corpus)
-        clips = corpus.read(CLIPS, sorted({*policy.columns, "duration_s"}))
+        taken_in = beside.submit(_taken_in, corpus, stamps)
+        clips = _read(corpus, CLIPS, sorted({*policy.columns, "duration_s"}), stamps)
         verdicts = judge(clips, policy, read_reviews(corpus))
         clips = clips.select("clip_id", "duration_s")
         facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
@@ -64,11 +66,21 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     return accounts
 
 
-def _taken_in(corpus: Corpus) -> tuple[list[Item], pl.DataFrame, pl.DataFrame]:
+def _taken_in(
+    corpus: Corpus, stamps: Mapping[str, Stamp]
+) -> tuple[list[Item], pl.DataFrame, pl.DataFrame]:
     """Items, recordings and quarantined rows of curation: later phases lose no audio."""
     items = [item for _, item in corpus.latest_items(CURATE).values()]
-    recordings = corpus.read(RECORDINGS, ["recording_id", "flags"])
+    recordings = _read(corpus, RECORDINGS, ["recording_id", "flags"], stamps)
     return items, recordings, corpus.read_quarantine().filter(phase=CURATE)
+
+
+def _read(
+    corpus: Corpus, table: Table, columns: Sequence[str], stamps: Mapping[str, Stamp]
+) -> pl.DataFrame:
+    """Columns of a table. stamps: of the parts of several tables, which are listed once for all."""
+    mine = {name: stamp for name, stamp in stamps.items() if name.startswith(f"{table.name}/")}
+    return corpus.read_parts(table, columns, mine).drop(PART)
 
 
 def report_corpus(root: str, policy_name: str, output: Path | None, console: Console) -> None:
