@@ -84,8 +84,8 @@ def run_with_progress(
 ) -> tuple[float, dict[str, float]]:
     """Run units under a bar. Returns seconds of audio done, and seconds per stage.
 
-    size: how much of the bar a unit is, by its plan and by its record alike. note: (size done, size in all, seconds so far) → what
-    stands beside the bar; `waiting` until the first unit is done.
+    size: how much of the bar a unit is, by its plan and by its record alike. note: (size done, size
+    in all, seconds so far) → what stands beside the bar; `waiting` until the first unit is done.
     """
     columns = (
         TextColumn(phase.name),
