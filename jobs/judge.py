@@ -49,16 +49,19 @@ def judge_corpus(root: str, policy_name: str, console: Console, *, quiet: bool =
     corpus = _opened(root)
     bring_up_to_date(corpus)
     stamps = corpus.part_stamps(CLIPS.name, RECORDINGS.name)
+    facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
     # The ledger is Python's work and takes a core, polars takes the others.
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(2) as beside:
         taken_in = beside.submit(_taken_in, corpus, stamps)
         clips = _read(corpus, CLIPS, sorted({*policy.columns, "duration_s"}), stamps)
         verdicts = judge(clips, policy, read_reviews(corpus))
         clips = clips.select("clip_id", "duration_s")
-        facts = {"policy_hash": policy.hash, "policy": as_plain(policy)}
-        corpus.write_current(JUDGE_PHASE, VERDICTS, verdicts.to_arrow(), **facts)
-    items, recordings, quarantine = taken_in.result()
-    accounts = account(items, clips, verdicts, quarantine, recordings)
+        written = beside.submit(
+            corpus.write_current, JUDGE_PHASE, VERDICTS, verdicts.to_arrow(), **facts
+        )
+        items, recordings, quarantine = taken_in.result()
+        accounts = account(items, clips, verdicts, quarantine, recordings)
+        written.result()
     if not quiet:
         render(accounts, {}, console)
         seconds = time.perf_counter() - started
