@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from jobs.judge import report_corpus
@@ -12,6 +13,7 @@ from jobs.settings import Settings
 from pipeline.reviews import mark_bad
 from schemas.arrow import LATENTS, SAMPLES
 from tests.jobs.composable_corpus import V2, Made, Said, make
+from tests.pipeline.browser import needs_chromium, opened_browser
 
 
 def report(made: Made) -> str:
@@ -21,7 +23,8 @@ def report(made: Made) -> str:
     return path.read_text()
 
 
-def test_samples_latents_and_marks_are_counted(tmp_path: Path) -> None:
+def uncomposed(folder: Path) -> Made:
+    """Four English clips and two French ones, with latents and references."""
     said = [
         Said(
             name=f"{language}{i}",
@@ -34,12 +37,20 @@ def test_samples_latents_and_marks_are_counted(tmp_path: Path) -> None:
         for language, number in (("en", 4), ("fr", 2))
         for i in range(number)
     ]
-    made = make(tmp_path, said)
+    return make(folder, said)
+
+
+def compose(made: Made) -> None:
+    run_compose(made.root, V2, Settings(), policy=made.policy, console=Console(quiet=True))
+
+
+def test_samples_latents_and_marks_are_counted(tmp_path: Path) -> None:
+    made = uncomposed(tmp_path)
     html = report(made)
     assert "6 clips have a latent (0 of them synthetic)" in html
     assert "<code>voxquarry compose</code>" in html
     assert "Marked as bad" not in html
-    run_compose(made.root, V2, Settings(), policy=made.policy, console=Console(quiet=True))
+    compose(made)
     mark_bad(made.corpus, "en0", "a dog <barks>")
     html = report(made)
     samples = made.corpus.read(SAMPLES)
@@ -60,3 +71,20 @@ def test_samples_latents_and_marks_are_counted(tmp_path: Path) -> None:
         told = [str(stage + 1), str((weight > 0).sum()), f"{hours:.2f}"]
         assert re.findall(r">([\d.]+)", rows[stage])[:3] == told
     assert '<code>en0</code></td><td dir="auto">a dog &lt;barks&gt;</td>' in html
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_in_a_browser_nothing_goes_wrong(tmp_path: Path) -> None:
+    made = uncomposed(tmp_path)
+    compose(made)
+    report(made)
+    with opened_browser() as (page, faults):
+        page.goto((tmp_path / "report.html").as_uri())
+        page.get_by_role(
+            "region", name="What an epoch of each stage sees"
+        ).scroll_into_view_if_needed()
+        seen = page.get_by_role("figure").filter(has_text="Samples by layout")
+        assert seen.bounding_box()
+        page.screenshot(path=tmp_path / "report.png", full_page=True)
+    assert faults == []
