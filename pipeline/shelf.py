@@ -31,10 +31,8 @@ class Shelf(Collection[T], Generic[T]):
         for (thing,) in self._db.execute("SELECT thing FROM shelf ORDER BY a, b"):
             yield pickle.loads(thing)
 
-    def __contains__(self, key: object) -> bool:
-        assert isinstance(key, tuple)
-        found = self._db.execute("SELECT 1 FROM shelf WHERE a = ? AND b = ?", key)
-        return found.fetchone() is not None
+    def __contains__(self, thing: object) -> bool:
+        return any(one == thing for one in self)
 
     def get(self, key: Key) -> T | None:
         """What lies under a key."""
