@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from jobs.descriptions import descriptions_in
 from jobs.judge_synthetic import standing_synthetic
-from jobs.phases import ANNOTATE, MINE, descriptions_in
+from jobs.phases import ANNOTATE, MINE
 from pipeline.storage import Corpus
 from schemas.arrow import (
     ATTRIBUTES,

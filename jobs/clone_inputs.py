@@ -12,7 +12,8 @@ from scipy.sparse import csr_array
 
 from annotators.content_words import content_words
 from annotators.text import plain_tokens
-from jobs.phases import MINE, NEAR_DUPLICATES, descriptions_in
+from jobs.descriptions import descriptions_in
+from jobs.phases import MINE, NEAR_DUPLICATES
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, DUPLICATES, RECORDINGS, REFERENCES
 from stages.consent import consent_of, strictest

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from jobs.clone_plan import CloneConfig
 from jobs.compose_synthetic import inherited, origins, with_synthetic
+from jobs.descriptions import descriptions_in
 from jobs.mine import DUPLICATES_PHASE
 from jobs.mine import PHASE as MINE
-from jobs.phases import descriptions_in
 from jobs.voice_thresholds import encoder_of, with_thresholds
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, DUPLICATES, LATENTS, RECORDINGS, REFERENCES, VERDICTS

@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
+from jobs.descriptions import descriptions_in
 from jobs.judge_synthetic import standing_synthetic
-from jobs.phases import ANNOTATE, CURATE, ENCODE, MINE, NEAR_DUPLICATES, descriptions_in
+from jobs.phases import ANNOTATE, CURATE, ENCODE, MINE, NEAR_DUPLICATES
 from pipeline.clip_rows import ClipRows
 from pipeline.column_index import PART, Stamp
 from pipeline.ledger import Item

@@ -22,8 +22,8 @@ from jobs.annotate import (
     measuring_fingerprint,
 )
 from jobs.annotate_table import show
+from jobs.descriptions import descriptions_in
 from jobs.judge import judge_corpus
-from jobs.phases import descriptions_in
 from jobs.running import Working, as_recorded, recorded
 from jobs.settings import Settings
 from jobs.writing import Source, check_writers, writing_fingerprint, written

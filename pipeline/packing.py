@@ -113,7 +113,7 @@ def _pack(
     names.sort()
     for start in range(0, len(names), MOST):
         some = {name: stamps[name] for name in names[start : start + MOST]}
-        written.append(_write(corpus, folder, layout, some, read))
+        written.append(_write(corpus, folder, layout, some, read(some)))
     _delete(corpus, [name for name in before if name not in kept])
 
 
@@ -122,9 +122,8 @@ def _write(
     folder: str,
     layout: pa.Schema,
     stamps: Mapping[str, Stamp],
-    read: Callable[[Mapping[str, Stamp]], pl.DataFrame],
+    rows: pl.DataFrame,
 ) -> str:
-    rows = read(stamps)
     counts = dict(rows[PART].rle().struct.unnest().select("value", "len").iter_rows())
     files = [(name, *stamp, counts.get(name, 0)) for name, stamp in stamps.items()]
     schema = layout.with_metadata({**layout.metadata, FILES: json.dumps(files).encode()})

@@ -12,7 +12,7 @@ import pytest
 
 from annotators.claims import claims_in
 from jobs.annotate import PHASE
-from jobs.phases import descriptions_in
+from jobs.descriptions import descriptions_in
 from pipeline.storage import Corpus
 from schemas.arrow import ATTRIBUTES, CLIPS, DESCRIPTIONS, LEVELS, RECORDINGS, TRAITS, VERDICTS
 from tests.integration.conftest import voxquarry
