@@ -113,7 +113,7 @@ def test_every_source_is_surveyed_once_though_few_tasks_wait_at_a_time(
     devset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "SOURCES_PER_TASK", 1)
-    monkeypatch.setattr(planning, "TASKS_PER_CPU", 0.25)
+    monkeypatch.setattr(planning, "TASKS_PER_CPU", 0.5)
     sources = list_sources(str(devset / "bad"))
     with ray_session(EngineConfig()):
         surveyed = survey_all(sources, 600.0)
