@@ -10,6 +10,8 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers give way to all else; what runs beside the tests would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Where a message is folded depends on how long the paths in it are: it is not folded.
+os.environ["COLUMNS"] = "500"
 
 # Other work on the machine makes an example slow and says nothing of the law.
 settings.register_profile("patient", deadline=None)

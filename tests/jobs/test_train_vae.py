@@ -349,7 +349,6 @@ class Terminal:
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
         self._monkeypatch.setattr(sys, "argv", ["voxquarry", "train-vae", *arguments])
-        self._monkeypatch.setenv("COLUMNS", "200")
         self._capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             main()

@@ -23,7 +23,6 @@ class Terminal:
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], out: Path
     ) -> None:
         self._monkeypatch, self._capfd, self.out = monkeypatch, capfd, out
-        monkeypatch.setenv("COLUMNS", "200")
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
