@@ -7,6 +7,7 @@ judges hear those and the best one becomes a row. A clip is made again when anyt
 by changes: the checkpoint, how it speaks, the watermark, or a judge.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -24,7 +25,7 @@ from jobs.clone_plan import REASONS as PLAN_REASONS
 from jobs.settings import Settings
 from jobs.voice_thresholds import encoder_of
 from pipeline.clip_rows import ClipRows
-from pipeline.derived import Derived
+from pipeline.shelf import in_order
 from pipeline.storage import Corpus
 from pipeline.work import Phase
 from schemas.arrow import SYNTHETIC
@@ -160,13 +161,11 @@ def recognised(plan: Plan, transcription: TranscriptionConfig) -> Plan:
     path = resolve(transcription.model).path
     languages = {item.plan.language for item in plan.items}
     known = {one for one in languages if knows_language(path, one)}
-    kept: list[Derived] = [item for item in plan.items if item.plan.language in known]
-    served = {item.plan.described.clip_id for item in kept}
-    lost = {item.plan.described.clip_id for item in plan.items} - served
-    left_out = plan.left_out.copy()
-    if lost:
-        left_out[UNHEARD] += len(lost)
-    return replace(plan, items=kept, left_out=left_out)
+    if languages == known:
+        return plan
+    kept = in_order(item for item in plan.items if item.plan.language in known)
+    lost = {item.plan.described.clip_id for item in plan.items if item.plan.language not in known}
+    return replace(plan, items=kept, left_out=plan.left_out + Counter({UNHEARD: len(lost)}))
 
 
 @lru_cache(maxsize=1)

@@ -93,23 +93,19 @@ def repeats_in(corpus: Corpus, clips: pl.DataFrame) -> pl.Series:
 
 def references_of(
     corpus: Corpus, described: pl.DataFrame, voices: pl.DataFrame, least_s: float, most_s: float
-) -> dict[str, tuple[str, ...]]:
-    """Clips whose audio is each described clip's voice: its own and, while that is shorter than
-    `least_s`, the best that were mined for it, as long as all of them fit into `most_s`.
+) -> dict[str, list[str]]:
+    """Clips that lend their voice to a described one which is shorter than `least_s`: the best that
+    were mined for it, until it is longer, as long as all of them fit into `most_s`.
 
     voices: clip_id and duration_s of the clips that may lend their voice.
     """
-    lengths = dict(described.select("clip_id", "duration_s").iter_rows())
-    found = {clip_id: [clip_id] for clip_id in lengths}
+    short = described.filter(pl.col("duration_s") < least_s)
+    lengths = dict(short.select("clip_id", "duration_s").iter_rows())
+    found: dict[str, list[str]] = {}
     pairs = (
         corpus.read_standing(REFERENCES, MINE, "session_id", REFERENCED)
         .filter(pl.col("target_id") != pl.col("reference_id"))
-        .join(
-            described.filter(pl.col("duration_s") < least_s),
-            left_on="target_id",
-            right_on="clip_id",
-            how="semi",
-        )
+        .join(short, left_on="target_id", right_on="clip_id", how="semi")
         .join(voices.select("clip_id", "duration_s"), left_on="reference_id", right_on="clip_id")
         .sort("target_id", "rank", "reference_id")
     )
@@ -118,8 +114,8 @@ def references_of(
     ).iter_rows():
         if lengths[target] < least_s and lengths[target] + length <= most_s:
             lengths[target] += length
-            found[target].append(reference)
-    return {clip_id: tuple(ids) for clip_id, ids in found.items()}
+            found.setdefault(target, []).append(reference)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

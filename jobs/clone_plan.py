@@ -9,7 +9,7 @@ checkpoint makes a further attempt at it and leaves no row behind that nobody pl
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from jobs.clone_inputs import (
 )
 from jobs.phases import CLONE
 from pipeline.derived import Derived
+from pipeline.shelf import in_order
 from pipeline.storage import Corpus
 from schemas.arrow import VERDICTS
 from schemas.errors import ConfigError
@@ -131,7 +132,7 @@ class ClonePlan:
 class Plan:
     """All clones to make, and who was left out."""
 
-    items: list[Derived]
+    items: Collection[Derived]
     """Session by session, as the described clips lie; each `plan` is a `ClonePlan`."""
     described: int
     """Accepted clips with an accepted description."""
@@ -181,7 +182,7 @@ def clones_to_make(
     rows = [chosen(one, choice) for one, choice in zip(known, choices, strict=True)]
     voices = clips.join(consents.filter(pl.col("reason") == ""), on="recording_id", how="semi")
     return Plan(
-        items=_items(corpus, able, voices, rows, config, generation, embedder),
+        items=in_order(_items(corpus, able, voices, rows, config, generation, embedder)),
         described=described.height,
         left_out=left_out,
         consents=consent.not_understood(consents["wordings"].explode()),
@@ -197,13 +198,15 @@ def _items(
     config: CloneConfig,
     generation: str,
     embedder: str,
-) -> list[Derived]:
+) -> Iterator[Derived]:
     """A clone for each row of `says`, by `chosen`. voices: the clips that may lend their voice."""
     if not says:
-        return []
+        return
     spans = config.reference_min_s, config.reference_max_s
     references = references_of(corpus, able, voices, *spans)
-    part_of = dict(voices.select("clip_id", "part").iter_rows())
+    more = pl.Series([one for ids in references.values() for one in ids], dtype=pl.String)
+    lent = voices.filter(pl.col("clip_id").is_in(more.implode()))
+    part_of = dict(lent.select("clip_id", "part").iter_rows())
     # As the described clips lie, so that a worker reads neighbours.
     ordered = (
         able.with_row_index("place_of_clip")
@@ -211,16 +214,17 @@ def _items(
         .join(pl.concat(says), left_on="clip_id", right_on="described_id", suffix="_said")
         .sort("place_of_session", "recording_id", "start_s", "clip_id", "slot")
     )
-    items = []
     for row in ordered.iter_rows(named=True):
         clip_id = content_id("clone", row["clip_id"], row["slot"])
-        places = tuple(
-            ClipPlace(clip_id=one, part=part_of[one]) for one in references[row["clip_id"]]
+        described = ClipPlace(clip_id=row["clip_id"], part=row["part"])
+        others = (
+            ClipPlace(clip_id=one, part=part_of[one]) for one in references.get(row["clip_id"], ())
         )
+        places = (described, *others)
         plan = ClonePlan(
             corpus=corpus.root,
             clip_id=clip_id,
-            described=places[0],
+            described=described,
             session_id=row["session_id"],
             references=places,
             reference_max_s=config.reference_max_s,
@@ -234,18 +238,15 @@ def _items(
             expected_s=row["letters_said"] / row["chars_per_s"],
             seed=int(content_id(clip_id, config.seed)[:8], 16),
         )
-        items.append(
-            Derived(
-                item_id=clip_id,
-                # A place of its own for each clone of a clip: a ledger knows items by it.
-                uri=f"{row['place'] or row['clip_id']} clone {row['slot'] + 1}",
-                fingerprint=_fingerprint(plan, generation, embedder),
-                duration_s=plan.expected_s,
-                plan=plan,
-                size=int(plan.expected_s) + 1,
-            )
+        yield Derived(
+            item_id=clip_id,
+            # A place of its own for each clone of a clip: a ledger knows items by it.
+            uri=f"{row['place'] or row['clip_id']} clone {row['slot'] + 1}",
+            fingerprint=_fingerprint(plan, generation, embedder),
+            duration_s=plan.expected_s,
+            plan=plan,
+            size=int(plan.expected_s) + 1,
         )
-    return items
 
 
 def _fingerprint(plan: ClonePlan, generation: str, embedder: str) -> str:

@@ -5,7 +5,7 @@ Clips of a session follow each other in the plan, so a target, its references an
 near each other in the table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,7 +98,7 @@ def with_synthetic(clips: pl.DataFrame, synthetic: pl.DataFrame) -> pl.DataFrame
 
 def clips_to_encode(
     corpus: Corpus, clips: pl.DataFrame, vae: str, config: LatentsConfig
-) -> list[Derived]:
+) -> Iterator[Derived]:
     """Every accepted clip, session by session, in the order in which the sessions lie.
 
     clips: as `with_synthetic` joins them.
@@ -113,8 +113,8 @@ def clips_to_encode(
         )
     )
     columns = ("clip_id", "place", "duration_s", "part", "generation")
-    return [
-        Derived(
+    for clip_id, place, duration_s, part, generation in ordered.select(columns).iter_rows():
+        yield Derived(
             item_id=clip_id,
             uri=place or clip_id,
             fingerprint=(
@@ -124,5 +124,3 @@ def clips_to_encode(
             plan=ClipPlan(corpus=corpus.root, part=part, clip_id=clip_id),
             size=int(duration_s) + 1,
         )
-        for clip_id, place, duration_s, part, generation in ordered.select(columns).iter_rows()
-    ]

@@ -5,7 +5,7 @@ Light columns only: embeddings and audio are read by the workers.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from jobs.mine import Places, SessionPlan, TextPlan
 from pipeline.derived import Derived
 from pipeline.ledger import Item
 from pipeline.profile import as_plain
+from pipeline.shelf import Shelf
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, RECORDINGS, VERDICTS
 from schemas.ids import content_id
@@ -92,10 +93,10 @@ def texts_to_compare(
     config: DuplicatesConfig,
     encoder: str,
     ledger: Mapping[str, tuple[int, Item]],
-) -> list[Derived]:
+) -> Iterator[Derived]:
     """Texts that several accepted clips of about one length have, and those that once were."""
     if inventory.clips.is_empty():
-        return []
+        return
     before = pl.col("duration_s").diff().over("key")
     near = before <= config.max_length_gap_s
     several = (
@@ -105,26 +106,25 @@ def texts_to_compare(
         .filter(near.fill_null(False) | near.shift(-1).over("key").fill_null(False))
     )
     settings = content_id(json.dumps(as_plain(config), sort_keys=True), encoder)
-    items = []
+    known: Shelf[bool] = Shelf()
     for (key,), group in several.group_by("key", maintain_order=True):
         ordered = group.sort("part", "row")
-        items.append(
-            _text_item(
-                comparison_id(str(key)),
-                inventory.places(ordered),
-                config,
-                content_id(settings, *ordered["clip_id"]),
-                float(ordered["duration_s"].sum()),
-            )
+        text_id = comparison_id(str(key))
+        known.setdefault((text_id, ""), True)
+        yield _text_item(
+            text_id,
+            inventory.places(ordered),
+            config,
+            content_id(settings, *ordered["clip_id"]),
+            float(ordered["duration_s"].sum()),
         )
-    known = {item.item_id for item in items}
     # A text that no longer repeats, by another policy perhaps, takes back its marks.
-    gone = [item_id for item_id in ledger if item_id not in known]
     nowhere = Places(
         corpus=inventory.corpus, parts=(), part=np.zeros(0, np.int64), row=np.zeros(0, np.int64)
     )
-    items += [_text_item(item_id, nowhere, config, "gone", 0.0) for item_id in gone]
-    return items
+    for item_id in ledger:
+        if not known.get((item_id, "")):
+            yield _text_item(item_id, nowhere, config, "gone", 0.0)
 
 
 def _text_item(
@@ -142,27 +142,29 @@ def _text_item(
 
 def sessions_to_mine(
     inventory: Inventory, repeats: pl.Series, settings: Mapping[str, Any]
-) -> list[Derived]:
+) -> Iterator[Derived]:
     """Every session with its clips' places and flags, ordered by where they lie.
 
     repeats: ids of the near-duplicates. settings: all that the pairs depend on beside the clips.
     """
     if inventory.clips.is_empty():
-        return []
+        return
     clips = inventory.clips.with_columns(repeats=pl.col("clip_id").is_in(repeats.implode()))
     head = content_id(json.dumps(settings, sort_keys=True)).encode()
     accepted, marked = clips["accepted"].to_numpy(), clips["repeats"].to_numpy()
     flags = (accepted.astype(np.uint8) + 2 * marked.astype(np.uint8)).tobytes()
     ids = _IdBytes(clips["clip_id"])
-    lengths = clips["session_id"].rle().struct.field("len").to_list()
+    sessions = clips["session_id"].rle().struct
+    names = sessions.field("value")
+    stops = sessions.field("len").cast(pl.Int64).cum_sum().to_numpy()
+    starts = stops - sessions.field("len").to_numpy()
     part, row = clips["part"].to_numpy().astype(np.int64), clips["row"].to_numpy().astype(np.int64)
     seconds = clips["duration_s"].to_numpy()
-    items: list[tuple[tuple[int, int], Derived]] = []
-    start = 0
-    for session_id, length in zip(
-        clips["session_id"].rle().struct.field("value"), lengths, strict=True
-    ):
-        stop = start + length
+    # A session's first row tells where it lies.
+    place = part * (int(row.max()) + 1) + row
+    order = np.lexsort((names.to_numpy(), np.minimum.reduceat(place, starts)))
+    for index in order.tolist():
+        session_id, start, stop = names[index], int(starts[index]), int(stops[index])
         digest = hashlib.blake2b(head, digest_size=16)
         digest.update(ids.between(start, stop))
         digest.update(flags[start:stop])
@@ -178,22 +180,14 @@ def sessions_to_mine(
             accepted=accepted[start:stop],
             repeats=marked[start:stop],
         )
-        first = int(part[start:stop].min())
-        items.append(
-            (
-                (first, int(row[start:stop][part[start:stop] == first].min())),
-                Derived(
-                    item_id=session_id,
-                    uri=session_id,
-                    fingerprint=digest.hexdigest(),
-                    duration_s=float(seconds[start:stop].sum()),
-                    plan=plan,
-                    size=length,
-                ),
-            )
+        yield Derived(
+            item_id=session_id,
+            uri=session_id,
+            fingerprint=digest.hexdigest(),
+            duration_s=float(seconds[start:stop].sum()),
+            plan=plan,
+            size=stop - start,
         )
-        start = stop
-    return [item for _, item in sorted(items, key=lambda pair: (*pair[0], pair[1].item_id))]
 
 
 class _IdBytes:

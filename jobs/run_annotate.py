@@ -1,6 +1,7 @@
 """`voxquarry annotate`: measure, level, choose, write, verify, and print the tables."""
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
@@ -26,7 +27,7 @@ from jobs.descriptions import descriptions_in
 from jobs.judge import judge_corpus
 from jobs.running import Working, as_recorded, recorded
 from jobs.settings import Settings
-from jobs.writing import Source, check_writers, writing_fingerprint, written
+from jobs.writing import check_writers, writing_fingerprint, written
 from pipeline.derived import Derived, due, units_of
 from pipeline.policy import load_policy
 from pipeline.profile import as_plain
@@ -152,37 +153,34 @@ def _describe(
         on="clip_id",
         maintain_order="left",
     )
+    ledger = run.corpus.latest_items(DESCRIBE_PHASE)
+    todo = due(_drafts(config, chosen), ledger, retry=retry)
+    phase = describe_phase(config.annotate.verifier, config.engine.placement)
+    for block in written(run, config, todo, chosen, ledger):
+        run.work(phase, units_of(block, DRAFTS_PER_UNIT), "descriptions")
+
+
+def _drafts(config: Settings, chosen: pl.DataFrame) -> Iterator[Derived]:
+    """chosen: the clips to describe, with their traits."""
     names = [field.name for field in fields(Traits)]
     writer = writing_fingerprint(config)
-    items = []
     for row in chosen.iter_rows(named=True):
         known = Traits(**{name: row[name] for name in names})
         language = language_of(config, row["spoken"])
         words = (f"{claim.name}={claim.value}" for claim in claims_of(known))
         heard = (str(value) for value in (known.gender, known.age, known.emotion))
-        items.append(
-            Derived(
-                item_id=row["clip_id"],
-                uri=row["place"] or row["clip_id"],
-                fingerprint=content_id(writer, language, *heard, *words),
+        yield Derived(
+            item_id=row["clip_id"],
+            uri=row["place"] or row["clip_id"],
+            fingerprint=content_id(writer, language, *heard, *words),
+            duration_s=row["duration_s"],
+            plan=Draft(
+                clip_id=row["clip_id"],
                 duration_s=row["duration_s"],
-                plan=Draft(
-                    clip_id=row["clip_id"],
-                    duration_s=row["duration_s"],
-                    language=language,
-                    traits=known,
-                ),
-            )
+                language=language,
+                traits=known,
+            ),
         )
-    ledger = run.corpus.latest_items(DESCRIBE_PHASE)
-    todo = due(items, ledger, retry=retry)
-    sources = {
-        clip_id: Source(part=part, transcript=text)
-        for clip_id, part, text in chosen.select("clip_id", "part", "text").iter_rows()
-    }
-    phase = describe_phase(config.annotate.verifier, config.engine.placement)
-    for block in written(run, config, todo, sources, ledger):
-        run.work(phase, units_of(block, DRAFTS_PER_UNIT), "descriptions")
 
 
 def language_of(config: Settings, spoken: str | None) -> str:

@@ -51,9 +51,9 @@ def run_encode(
         clips = with_synthetic(clips, made)
         items = clips_to_encode(corpus, clips, vae, config.latents)
         todo = due(items, corpus.latest_items(PHASE), retry=retry)
-        run.facts["audio_s"] = round(sum(item.duration_s for item, _ in todo), 3)
         phase = encode_phase(config.latents, checkpoint, vae, config.engine.placement)
-        run.work(phase, units_of(todo, int(config.encode.unit_s)), "clips")
+        units = units_of(todo, int(config.encode.unit_s))
+        run.facts["audio_s"] = round(run.work(phase, units, "clips"), 3)
         facts = {**run.facts, "counts": books(corpus, clips, vae)}
         record.finish("finished" if run.units else "nothing to do", **facts)
     if not run.units:

@@ -96,7 +96,7 @@ def _mine_sessions(run: _Mining, inventory: Inventory) -> int:
     items = sessions_to_mine(inventory, marks["clip_id"], settings)
     units = units_of(due(items, run.corpus.latest_items(PHASE), retry=run.retry), CLIPS_PER_UNIT)
     run.work(mine_phase(run.mining, run.config.engine.placement), units, "sessions")
-    return len(items)
+    return int(inventory.clips["session_id"].n_unique())
 
 
 def _books(corpus: Corpus) -> dict[str, Any]:

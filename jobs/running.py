@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -167,12 +167,12 @@ class Working:
         ray_s = self.ray.enter_context(ray_session(self.engine))
         self.facts["ray_start_s"] = self.facts.get("ray_start_s", 0.0) + round(ray_s, 3)
 
-    def work(self, phase: Phase, units: Sequence[Unit], unit: str) -> float:
+    def work(self, phase: Phase, units: Iterable[Unit], unit: str) -> float:
         """Run units, if there are any; returns how many seconds of audio were in them.
 
         unit: what a phase's items are called, in the plural.
         """
-        name = phase.name
+        name, units = phase.name, longest_first(units)
         self.facts[f"{name}_units"] = self.facts.get(f"{name}_units", 0) + len(units)
         self.units += len(units)
         if not units:
@@ -181,7 +181,7 @@ class Working:
         started = time.perf_counter()
         audio_s, seconds = run_with_progress(
             replace(phase, run=self.run),
-            longest_first(units),
+            units,
             self.corpus,
             self.engine,
             self.console,

@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
+import polars as pl
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from annotators import prompts
@@ -27,15 +29,13 @@ from pipeline.chat.api_key import key_from_environment
 from pipeline.chat.asking import QUESTIONS_PER_BLOCK, Chat
 from pipeline.chat.config import ChatConfig
 from pipeline.chat.spending import Purse
-from pipeline.derived import Derived
+from pipeline.derived import Derived, Due
 from pipeline.ledger import Ledger
 from schemas.errors import ConfigError
 from schemas.ids import content_id
 from stages.description import Draft, Writer, all_claims, facts_of
 
 Ending = TypeVar("Ending")
-Due = tuple[Derived, int]
-"""An item that is to be done, and which attempt it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,21 +76,27 @@ def _asked(chat: ChatConfig) -> str:
 def written(
     run: Working,
     config: Settings,
-    todo: Sequence[Due],
-    sources: Mapping[str, Source],
+    todo: Iterator[Due],
+    clips: pl.DataFrame,
     ledger: Ledger,
-) -> Iterator[list[Due]]:
+) -> Iterator[Iterable[Due]]:
     """The items with what a model wrote about them, block by block; all at once for the grammar.
 
-    A clip that the spend ceiling leaves out is in no block, so a later run asks about it.
+    clips: clip_id, part and text (its transcript) of all of them. A clip that the spend ceiling leaves out is in no block, so a later run asks about it.
     """
     if not config.chat.on:
-        yield list(todo)
+        yield todo
         return
     purse = Purse(run.corpus)
-    for start in range(0, len(todo), QUESTIONS_PER_BLOCK):
-        block = todo[start : start + QUESTIONS_PER_BLOCK]
+    while block := list(islice(todo, QUESTIONS_PER_BLOCK)):
         run.start_ray()
+        asked = pl.Series([item.item_id for item, _ in block])
+        sources = {
+            clip_id: Source(part=part, transcript=text)
+            for clip_id, part, text in clips.filter(pl.col("clip_id").is_in(asked.implode()))
+            .select("clip_id", "part", "text")
+            .iter_rows()
+        }
         heard = {
             item.item_id: Heard(
                 clip_id=item.item_id,

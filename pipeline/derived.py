@@ -5,11 +5,11 @@ item is done again, as a further attempt, when that fingerprint has changed; the
 latest attempt are the ones that stand (`Corpus.read_standing`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.ledger import Ledger
+from pipeline.ledger import Item
 from pipeline.work import Unit, WorkItem
 
 
@@ -29,25 +29,28 @@ class Derived:
     """How much it adds to a unit."""
 
 
-def due(items: Iterable[Derived], ledger: Ledger, *, retry: bool) -> list[tuple[Derived, int]]:
+Due = tuple[Derived, int]
+"""An item that is to be done, and which attempt it is."""
+
+
+def due(
+    items: Iterable[Derived], ledger: Mapping[str, tuple[int, Item]], *, retry: bool
+) -> Iterator[Due]:
     """The items that are new, changed or (with `retry`) quarantined, and which attempt it is."""
-    left = []
     for item in items:
         attempt, before = ledger.get(item.item_id, (0, None))
         unchanged = before is not None and before.facts["source"] == item.fingerprint
         if before is None or not unchanged or (retry and not before.done):
-            left.append((item, attempt + 1))
-    return left
+            yield item, attempt + 1
 
 
-def units_of(items: Sequence[tuple[Derived, int]], unit_size: int) -> list[Unit]:
+def units_of(items: Iterable[Due], unit_size: int) -> Iterator[Unit]:
     """Neighbouring items of the same attempt, grouped to about `unit_size`."""
-    units: list[Unit] = []
     group: list[WorkItem] = []
     size = attempt = 0
     for item, its_attempt in items:
         if group and (size + item.size > unit_size or its_attempt != attempt):
-            units.append(Unit(items=tuple(group), attempt=attempt))
+            yield Unit(items=tuple(group), attempt=attempt)
             group, size = [], 0
         attempt = its_attempt
         size += item.size
@@ -60,4 +63,5 @@ def units_of(items: Sequence[tuple[Derived, int]], unit_size: int) -> list[Unit]
                 facts={"source": item.fingerprint},
             )
         )
-    return [*units, Unit(items=tuple(group), attempt=attempt)] if group else units
+    if group:
+        yield Unit(items=tuple(group), attempt=attempt)

@@ -48,6 +48,11 @@ class Shelf(Collection[T], Generic[T]):
         return there
 
 
+def in_order(things: Iterable[T]) -> Shelf[T]:
+    """Things in the order in which they come."""
+    return Shelf(((place, ""), thing) for place, thing in enumerate(things))
+
+
 def temporary_database(*tables: str) -> sqlite3.Connection:
     """An empty SQLite database in a file without a name, with some tables."""
     database = sqlite3.connect("", isolation_level=None)

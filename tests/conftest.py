@@ -1,6 +1,7 @@
 """Where the bundled recordings are."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,6 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers give way to all else; what runs beside the tests would starve them.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# Where a message is folded depends on how long the paths in it are: it is not folded.
-os.environ["COLUMNS"] = "500"
 
 # Other work on the machine makes an example slow and says nothing of the law.
 settings.register_profile("patient", deadline=None)
@@ -24,6 +23,12 @@ DEVSET = Path(__file__).parent / "data" / "devset"
 def devset() -> Path:
     """Real recordings with their truth; see tests/data/devset/README.md."""
     return DEVSET
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Messages are not folded: where they fold depends on how long the paths in them are."""
+    session.config.get_terminal_writer().fullwidth = shutil.get_terminal_size().columns
+    os.environ["COLUMNS"] = "500"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

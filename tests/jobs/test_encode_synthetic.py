@@ -55,7 +55,7 @@ def made(tmp_path: Path) -> Made:
 
 def planned(corpus: Corpus, vae: str = VAE) -> list[Derived]:
     clips = with_synthetic(accepted_clips(corpus), accepted_synthetic(corpus))
-    return clips_to_encode(corpus, clips, vae, LatentsConfig())
+    return list(clips_to_encode(corpus, clips, vae, LatentsConfig()))
 
 
 CLONES = [
@@ -92,8 +92,8 @@ def test_a_clone_that_is_made_anew_is_encoded_anew(made: Made) -> None:
     # Which the ledger turns into what there is to do.
     ledger = {name: (1, made.corpus.latest_items(PHASE)["a0"][1]) for name in ("clone0",)}
     ledger["clone0"][1].facts["source"] = first.fingerprint
-    assert due([first], ledger, retry=False) == []
-    assert due([second], ledger, retry=False) == [(second, 2)]
+    assert list(due([first], ledger, retry=False)) == []
+    assert list(due([second], ledger, retry=False)) == [(second, 2)]
 
 
 def test_its_stored_audio_becomes_its_latent(made: Made, sound: bytes) -> None:

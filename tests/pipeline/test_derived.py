@@ -79,7 +79,7 @@ def test_units_hold_every_item_once_with_its_attempt(
     sizes: list[int], attempts: list[int], unit_size: int
 ) -> None:
     items = [(derived(f"i{i}", size=size), attempts[i]) for i, size in enumerate(sizes)]
-    units = units_of(items, unit_size)
+    units = list(units_of(items, unit_size))
     flat = [(item.item_id, unit.attempt) for unit in units for item in unit.items]
     assert flat == [(item.item_id, attempt) for item, attempt in items]
     assert all(item.plan.attempt == unit.attempt for unit in units for item in unit.items)
