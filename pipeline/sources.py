@@ -152,33 +152,46 @@ def _local(path: Path, session_id: str) -> Source:
 # -------------------------------------------------------------------- object stores
 
 
-def _from_prefix(spec: str) -> list[Source]:
+def _from_prefix(spec: str) -> Iterator[Source]:
     scheme, _, rest = spec.partition("://")
     bare, mark, query = rest.partition("?")
     pattern = bare if "*" in bare else None
     prefix = bare.split("*")[0].rpartition("/")[0] if pattern else bare.rstrip("/")
     filesystem, root = _opened(f"{scheme}://{prefix}{mark}{query}")
     try:
-        if not pattern and (info := filesystem.get_file_info(root)).type == pafs.FileType.File:
-            return [_remote(spec, info, PurePosixPath(root).parent.name)]
-        selector = pafs.FileSelector(root, recursive=True, allow_not_found=True)
-        infos = filesystem.get_file_info(selector)
+        only = None if pattern else filesystem.get_file_info(root)
     except OSError as error:
         raise ConfigError(f"cannot list {spec}: {error}") from error
+    if only and only.type == pafs.FileType.File:
+        yield _remote(spec, only, PurePosixPath(root).parent.name)
+        return
     # On a local file system the path starts with a slash that the uri has as its third.
     lead = "/" if root.startswith("/") else ""
     wanted = f"{root}{bare[len(prefix) :]}" if pattern else "*"
-    sources = []
-    for info in infos:
+    for info in _listed(filesystem, root, spec):
         path = PurePosixPath(info.path)
-        if info.type != pafs.FileType.File or path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             continue
         if not fnmatch.fnmatchcase(info.path, wanted):
             continue
         session = _session(path.relative_to(root).parent.as_posix(), PurePosixPath(root).name)
         uri = f"{scheme}://{lead}{quote(info.path.lstrip('/'))}{mark}{query}"
-        sources.append(_remote(uri, info, session))
-    return sources
+        yield _remote(uri, info, session)
+
+
+def _listed(filesystem: Any, root: str, spec: str) -> Iterator[Any]:
+    """Every file below, a folder of the root at a time: a listing is held whole in memory."""
+
+    def below(folder: str, *, deep: bool) -> list[Any]:
+        selector = pafs.FileSelector(folder, recursive=deep, allow_not_found=True)
+        try:
+            return list(filesystem.get_file_info(selector))
+        except OSError as error:
+            raise ConfigError(f"cannot list {spec}: {error}") from error
+
+    for info in below(root, deep=False):
+        infos = below(info.path, deep=True) if info.type == pafs.FileType.Directory else [info]
+        yield from (one for one in infos if one.type == pafs.FileType.File)
 
 
 def _opened(uri: str) -> tuple[Any, str]:

@@ -26,7 +26,7 @@ from rich.table import Table
 from pipeline.capacity import PoolConfig
 from pipeline.engine import EngineConfig, ray_session, run_units
 from pipeline.storage import Corpus
-from tests.benchmarks.driver_memory import plan, run_without_work, show_memory
+from tests.benchmarks.driver_memory import plan, plan_anew, run_without_work, show_memory
 from tests.benchmarks.sleepers import UNIT_S, Sleeper, made_up_units, phase_of
 from tests.benchmarks.systems import ROOT, busy_cores
 
@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.planned:
         found = [(n, alone(plan, n)) for n in options.planned]
         show_memory(console, "plan: sources to units", found)
+        found = [(n, alone(plan_anew, n)) for n in options.planned]
+        show_memory(console, "plan of a later phase: clips to units", found)
     if options.run:
         fresh_folder(out)
         show_memory(console, "run: units without work", alone(run_without_work, options.run, out))

@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 import pipeline.engine
+from jobs.annotate import ClipPlan
+from pipeline import derived
 from pipeline.audio import ChunkPlan
 from pipeline.capacity import PoolConfig
+from pipeline.derived import Derived
 from pipeline.engine import EngineConfig, longest_first, ray_session, run_units
 from pipeline.ledger import Item, Ledger, UnitRecord
 from pipeline.planning import Broken, items_of, key_of, still_to_do, units_of
@@ -46,6 +49,31 @@ def plan(count: int) -> float:
     assert len(left) == count - count // 2
     assert sum(1 for _ in left) == len(left)
     return held_mb() - before
+
+
+def plan_anew(count: int) -> float:
+    """MB that a later phase's plan of `count` clips adds; half of them have changed since."""
+    Shelf([(("", ""), None)])
+    before = held_mb()
+    ledger = Ledger(
+        _record(unit) for unit in derived.units_of(((_clip(i, "old"), 1) for i in range(count)), 60)
+    )
+    items = (_clip(i, "old" if i % 2 else "new") for i in range(count))
+    units = longest_first(derived.units_of(derived.due(items, ledger, retry=False), 60))
+    assert sum(len(unit.items) for unit in units) == count - count // 2
+    return held_mb() - before
+
+
+def _clip(i: int, fingerprint: str) -> Derived:
+    clip_id = content_id(i)
+    return Derived(
+        item_id=clip_id,
+        uri=f"s3://recordings/show-{i // 1000:05d}/episode-{i // 10:07d}.flac#t={i % 10},9",
+        fingerprint=fingerprint,
+        duration_s=6.0,
+        plan=ClipPlan(corpus="s3://corpus", part=f"clips/{i // 500:06d}.parquet", clip_id=clip_id),
+        size=7,
+    )
 
 
 def _source(i: int) -> Source:

@@ -227,6 +227,17 @@ def test_an_s3_prefix_is_listed_and_read_whatever_the_names(bucket: str, devset:
     assert (single.session_id, num_frames(single.uri)) == ("s1", 64_000)
 
 
+def test_an_s3_prefix_is_listed_at_every_depth(bucket: str, devset: Path) -> None:
+    sound = (devset / SECOND).read_bytes()
+    below = ["top.wav", "s1/a.wav", "s1/day/b.wav", "s2/day/night/c.wav"]
+    put(bucket, {f"deep/{name}": sound for name in below})
+    scheme, _, query = bucket.replace("/in?", "/deep?").partition("?")
+    sources = list_sources(f"{scheme}?{query}")
+    assert [s.uri.partition("?")[0].removeprefix("s3://sounds/deep/") for s in sources] == below
+    assert [s.session_id for s in sources] == ["deep", "s1", "s1/day", "s2/day/night"]
+    assert len(list_sources(f"{scheme}/*/day/*?{query}")) == 2
+
+
 def test_a_manifest_on_s3_names_files_beside_it_and_the_endpoint_comes_from_the_environment(
     bucket: str, devset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
