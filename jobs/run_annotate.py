@@ -90,14 +90,15 @@ def accepted_clips(corpus: Corpus) -> pl.DataFrame:
     for part, table in corpus.scan(CLIPS, _LIGHT):
         frame = pl.from_arrow(table.replace_schema_metadata())
         assert isinstance(frame, pl.DataFrame)
-        accepted = frame.join(kept, on="clip_id", how="semi", maintain_order="left")
-        pieces.append(accepted.with_columns(part=pl.lit(part)))
+        pieces.append(frame.with_columns(part=pl.lit(part)))
     if not pieces:
         return pl.DataFrame()
     place = pl.format(
         "{}#t={},{}", pl.col("uri"), pl.col("start_s").round(2), pl.col("end_s").round(2)
     )
-    clips = pl.concat(pieces).join(uris, on="recording_id", how="left", maintain_order="left")
+    # One join for all: each part's own would go through all verdicts again.
+    clips = pl.concat(pieces).join(kept, on="clip_id", how="semi", maintain_order="left")
+    clips = clips.join(uris, on="recording_id", how="left", maintain_order="left")
     return clips.with_columns(place=place)
 
 

@@ -5,7 +5,7 @@ in one fused pool as in the embedded profile, from 1 to 64 workers that sleep mo
 left between them and the ideal is the engine: feeding, scheduling, committing, ending together.
 
 Memory: what the driver holds, in a process of its own for each figure. A plan of made-up sources, up to
-10^6; and a run over units without work, whose growth from dataset to dataset says what a longer run takes.
+10^6; and a run over units without work.
 """
 
 import argparse
@@ -44,7 +44,7 @@ COSTS = {
 }
 LEAST_EFFICIENT = 0.9
 PLANNED = (1_000, 10_000, 100_000, 1_000_000)
-RUN = 4_000
+RUN = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +119,7 @@ def sleep(workers: int, rounds: int, unit_s: float, out: Path) -> Scaled:
     ]
     cost = unit_s * sum(COSTS.values())
     pool = PoolConfig(workers=workers, num_cpus=1 / workers)
-    units = made_up_units(workers * rounds, unit_s)
+    units = list(made_up_units(workers * rounds, unit_s))
     engine = EngineConfig(pools={"cpu": pool})
     me = psutil.Process()
     used = 0.0

@@ -11,7 +11,6 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-import pipeline.engine
 from jobs.annotate import ClipPlan
 from pipeline import derived
 from pipeline.audio import ChunkPlan
@@ -28,8 +27,8 @@ from pipeline.work import Unit
 from schemas.ids import content_id
 from tests.benchmarks.sleepers import UNIT_S, Sleeper, made_up_units, phase_of
 
-BLOCKS_AT_ONCE = 400
-"""In the measured run, so that minutes see ten datasets."""
+UNITS_PER_COMMIT = 20
+"""In the measured run: a million units are then 50,000 blocks, which are three datasets."""
 
 
 def plan(count: int) -> float:
@@ -118,16 +117,16 @@ def _surveyed(source: Source) -> Surveyed:
 
 
 def run_without_work(count: int, out: Path) -> list[tuple[int, float]]:
-    """Units done, and MB that the driver held more than after the first dataset."""
-    pipeline.engine.BLOCKS_AT_ONCE = BLOCKS_AT_ONCE
-    engine = EngineConfig(pools={"cpu": PoolConfig(workers=2)})
-    units = made_up_units(count)
-    found = []
+    """Units done, and MB that the driver held more than after the first 1,000 of them."""
+    engine = EngineConfig(pools={"cpu": PoolConfig(workers=2)}, units_per_commit=UNITS_PER_COMMIT)
+    units = longest_first(made_up_units(count))
+    stops = {1_000 * 10**power for power in range(4)} | {count}
+    found: list[tuple[int, float]] = []
     with ray_session(engine):
         before = 0.0
         phase = phase_of([Sleeper("none", 0.0, out / "gate", 0)])
         for done, _ in enumerate(run_units(phase, units, Corpus(str(out)), engine), start=1):
-            if done % BLOCKS_AT_ONCE == 0:
+            if done in stops:
                 before = before or held_mb()
                 found.append((done, held_mb() - before))
     return found

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def recording_of(plan: float, row: float | None) -> Mapping[str, Sequence[Any]]:
     return {"recordings": [recording]}
 
 
-def made_up_units(count: int, unit_s: float = UNIT_S) -> list[Unit]:
-    return [
-        Unit(items=(WorkItem(item_id=f"{i:07d}", uri=f"{i}", duration_s=unit_s, plan=unit_s),))
-        for i in range(count)
-    ]
+def made_up_units(count: int, unit_s: float = UNIT_S) -> Iterator[Unit]:
+    for i in range(count):
+        yield Unit(
+            items=(WorkItem(item_id=f"{i:07d}", uri=f"{i}", duration_s=unit_s, plan=unit_s),)
+        )
