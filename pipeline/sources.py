@@ -8,11 +8,14 @@ import fnmatch
 import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pyarrow import fs as pafs
 
@@ -23,6 +26,9 @@ from schemas.errors import ConfigError
 from schemas.rows import Utterance
 
 logger = logging.getLogger(__name__)
+
+LOOKUPS_AT_ONCE = 32
+LOOKUPS_WAITING = 1024
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -215,11 +221,7 @@ def _remote(uri: str, info: Any, session_id: str) -> Source:
 
 def _from_manifest(spec: str) -> Iterator[Source]:
     seen: Shelf[str] = Shelf()
-    for entry in read_manifest(spec):
-        if "://" in entry.uri or ("://" in spec and not entry.uri.startswith("/")):
-            source = _located_remote(spec, entry)
-        else:
-            source = _located(Path(spec).absolute().parent, entry)
+    for entry, source in _looked_up(spec):
         if seen.setdefault((source.uri, ""), entry.where) != entry.where:
             raise ConfigError(f"{entry.where}: {entry.uri} stands there twice")
         yield replace(
@@ -233,6 +235,36 @@ def _from_manifest(spec: str) -> Iterator[Source]:
             transcript=entry.transcript,
             utterances=entry.utterances,
         )
+
+
+def _looked_up(spec: str) -> Iterator[tuple[Entry, Source]]:
+    """Every row with its file, many at a time: an object store takes its time for each."""
+    stores: dict[str, Any] = {}
+    entries = iter(read_manifest(spec))
+    with ThreadPoolExecutor(LOOKUPS_AT_ONCE) as pool:
+        while batch := list(islice(entries, LOOKUPS_WAITING)):
+            # Opened before any is asked: pyarrow opens none while another waits for its answer.
+            lookups = [_lookup(spec, entry, stores) for entry in batch]
+            yield from zip(batch, pool.map(lambda look: look(), lookups), strict=True)
+
+
+def _lookup(spec: str, entry: Entry, stores: dict[str, Any]) -> Callable[[], Source]:
+    """What finds a row's file. stores: file systems by what their uris have in common."""
+    uri, root = entry.uri, ""
+    if "://" not in uri:
+        if "://" not in spec or uri.startswith("/"):
+            return partial(_located, Path(spec).absolute().parent, entry)
+        if ".." in PurePosixPath(uri).parts:
+            raise ConfigError(f"{entry.where}: {uri} leaves the manifest's folder")
+        bare, mark, query = spec.partition("?")
+        root = bare.rpartition("/")[0]
+        uri = f"{root}/{quote(uri)}{mark}{query}"
+        root = root.partition("://")[2]
+    filesystem, path = _opened(uri)
+    parts = urlsplit(uri)
+    # One for all of a bucket's, which keeps its connections.
+    store = stores.setdefault(f"{parts.scheme}://{parts.netloc}?{parts.query}", filesystem)
+    return partial(_located_remote, entry.where, uri, root, store, path)
 
 
 def _located(root: Path, entry: Entry) -> Source:
@@ -252,21 +284,12 @@ def _located(root: Path, entry: Entry) -> Source:
     return source if place.is_file() else replace(source, size_bytes=None, modified=None)
 
 
-def _located_remote(spec: str, entry: Entry) -> Source:
-    """The same where the row or the manifest has a scheme."""
-    uri, root = entry.uri, ""
-    if "://" not in uri:
-        if ".." in PurePosixPath(uri).parts:
-            raise ConfigError(f"{entry.where}: {uri} leaves the manifest's folder")
-        bare, mark, query = spec.partition("?")
-        root = bare.rpartition("/")[0]
-        uri = f"{root}/{quote(uri)}{mark}{query}"
-        root = root.partition("://")[2]
-    filesystem, path = _opened(uri)
+def _located_remote(where: str, uri: str, root: str, store: Any, path: str) -> Source:
+    """The same of a row whose file is at `path` in a store. root: the manifest's folder, if there."""
     try:
-        info = filesystem.get_file_info(path)
+        info = store.get_file_info(path)
     except OSError as error:
-        raise ConfigError(f"{entry.where}: cannot look up {uri}: {error}") from error
+        raise ConfigError(f"{where}: cannot look up {uri}: {error}") from error
     folder = PurePosixPath(path).parent
     base = PurePosixPath(root)
     if root and folder.is_relative_to(base):
