@@ -147,8 +147,6 @@ def sessions_to_mine(
 
     repeats: ids of the near-duplicates. settings: all that the pairs depend on beside the clips.
     """
-    if inventory.clips.is_empty():
-        return
     clips = inventory.clips.with_columns(repeats=pl.col("clip_id").is_in(repeats.implode()))
     head = content_id(json.dumps(settings, sort_keys=True)).encode()
     accepted, marked = clips["accepted"].to_numpy(), clips["repeats"].to_numpy()

@@ -90,6 +90,8 @@ def _mark_duplicates(run: _Mining, inventory: Inventory) -> None:
 
 def _mine_sessions(run: _Mining, inventory: Inventory) -> int:
     """How many sessions the corpus has; those that changed are mined."""
+    if inventory.clips.is_empty():
+        return 0
     marks = run.corpus.read_standing(DUPLICATES, DUPLICATES_PHASE, "text_id", ["clip_id"])
     # How many targets share a block decides nothing but speed.
     settings = {**as_plain(replace(run.mining, block=1)), "encoder": run.encoder.hash}

@@ -82,7 +82,8 @@ def written(
 ) -> Iterator[Iterable[Due]]:
     """The items with what a model wrote about them, block by block; all at once for the grammar.
 
-    clips: clip_id, part and text (its transcript) of all of them. A clip that the spend ceiling leaves out is in no block, so a later run asks about it.
+    clips: clip_id, part and text (its transcript) of all of them. A clip that the spend ceiling
+    leaves out is in no block, so a later run asks about it.
     """
     if not config.chat.on:
         yield todo

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_separation sources --separator FOLDER
 
 `sources` is what jobs.shipped.separator.sources wrote; its held-out speakers and tracks are mixed here.
-Word errors are those of tiny.en on the utterances of the bundled English recordings under the same tracks.
+Word errors are those of tiny.en on English utterances under the same tracks: those of a manifest with
+transcripts (`--spoken`), or the few of the bundled recordings.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile as sf
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +29,7 @@ from annotators.registry import resolve
 from annotators.text import word_error_rate
 from annotators.whisper import Whisper
 from jobs.shipped.separator.mixing import RATE, Sources, Wave, at_snr, rms
+from pipeline.sources import list_sources
 from stages.separation import SeparationConfig, regions
 from tests.benchmarks.bench_curate import machine
 from tests.benchmarks.systems import busy_cores
@@ -35,6 +38,7 @@ from tests.stages.planted import devset_utterances
 SNRS_DB = (0, 5, 10, 15)
 PAUSE_S = 0.4
 SECONDS = 10.0
+SHORTEST_S = 1.5
 CHUNK_S = 30.0
 
 
@@ -74,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sources", type=Path)
     parser.add_argument("--separator", required=True, help="name or folder")
     parser.add_argument("--detector", default="music", help="name or folder")
+    parser.add_argument("--spoken", help="manifest of English utterances with their transcripts")
     parser.add_argument("--mixtures", type=int, default=40, help="of each kind")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     options = parser.parse_args(arguments)
@@ -86,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     held = HeldOut(options.sources)
     found: dict[str, Any] = {"machine": machine(), "busy_before": busy}
     found["distortion"] = distortion(separator, held, options.mixtures, console)
-    found["words"] = words(separator, held, console)
+    found["words"] = words(separator, held, utterances(options.spoken), console)
     found["detection"] = detection(detector, held, options.mixtures, console)
     found["cost"] = cost(separator, detector, held, console)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -136,19 +141,34 @@ def distortion(
     return found
 
 
-def words(separator: Separator, held: HeldOut, console: Console) -> dict[str, float]:
+def utterances(manifest: str | None) -> list[tuple[Wave, str]]:
+    """English utterances at 16 kHz with their texts."""
+    if manifest is None:
+        bundled = devset_utterances(SHORTEST_S)
+        return [(one.wave, one.text) for one in bundled if one.language == "en" and one.text]
+    found = []
+    for source in list_sources(manifest):
+        wave, rate = sf.read(source.uri, dtype="float32")
+        assert rate == RATE, source.uri
+        if source.language == "en" and source.transcript and wave.size >= SHORTEST_S * RATE:
+            found.append((wave, source.transcript))
+    return found
+
+
+def words(
+    separator: Separator, held: HeldOut, spoken: Sequence[tuple[Wave, str]], console: Console
+) -> dict[str, float]:
     """Word error rate over all words, of the utterances as they are, under music, and separated."""
     asr = Whisper(resolve("tiny.en").path)
-    spoken = [one for one in devset_utterances(1.5) if one.language == "en" and one.text]
-    table = Table("speech to music", "WER before", "after", title="tiny.en on English utterances")
+    title = f"tiny.en on {len(spoken)} English utterances"
+    table = Table("speech to music", "WER before", "after", title=title)
     found = {}
     for snr in (None, 10, 5, 0):
         texts, before, after = [], [], []
-        for one in spoken:
-            wave = one.wave
+        for wave, text in spoken:
             if snr is not None:
                 wave = wave + at_snr(wave, held.music(wave.size), snr)
-            texts.append(one.text)
+            texts.append(text)
             before.append(wave.astype(np.float32))
             after.append(separator.speech(wave[:, None].astype(np.float32))[:, 0])
         rates = []
