@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class HeldOut:
     def __init__(self, folder: Path, seed: int = 1) -> None:
         self.sources = Sources.read(folder, "held_out")
         self.rng = np.random.default_rng(seed)
+        self.turns = cycle(track for tracks in self.sources.music.values() for track in tracks)
 
     def speech(self, seconds: float) -> Wave:
         """Utterances of one speaker."""
@@ -62,10 +64,9 @@ class HeldOut:
         return out
 
     def music(self, size: int) -> Wave:
-        """A stretch of one track that is not silent."""
-        tracks = [track for tracks in self.sources.music.values() for track in tracks]
+        """A stretch that is not silent, of one track after the other: some are much harder."""
+        track = next(self.turns)
         while True:
-            track = tracks[self.rng.integers(len(tracks))]
             begin = int(self.rng.integers(0, max(1, track.size - size)))
             found = np.resize(track[begin : begin + size], size)
             if rms(found) > 1e-3:
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--separator", required=True, help="name or folder")
     parser.add_argument("--detector", default="music", help="name or folder")
     parser.add_argument("--spoken", help="manifest of English utterances with their transcripts")
-    parser.add_argument("--mixtures", type=int, default=40, help="of each kind")
+    parser.add_argument("--mixtures", type=int, default=48, help="of each kind")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120)
