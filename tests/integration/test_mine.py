@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile as sf
 
 from pipeline.storage import Corpus
 from schemas.arrow import CLIPS, DUPLICATES, RECORDINGS, REFERENCES, SESSIONS, VERDICTS
@@ -273,6 +274,15 @@ def test_what_is_wrong_is_said_in_one_line(copied: Path, tmp_path: Path) -> None
     other = {**run, "run": "other", "models": [{"name": "ge2e", "hash": "another"}]}
     (copied / "_runs" / "other.json").write_text(json.dumps(other))
     assert "do not compare" in failed("mine", str(copied))
+
+
+def test_a_corpus_without_clips_has_nothing_to_mine(tmp_path: Path) -> None:
+    sf.write(tmp_path / "silence.flac", np.zeros(16_000 * 5, np.float32), 16_000)
+    root = str(tmp_path / "corpus")
+    assert voxquarry("run", str(tmp_path / "silence.flac"), "--out", root).returncode == 0
+    done = voxquarry("mine", root)
+    assert done.returncode == 0, done.stderr
+    assert "0 pairs, in 0 sessions of 0 clips" in done.stdout
 
 
 def test_an_encoder_that_nobody_calibrated_asks_for_it(copied: Path) -> None:
