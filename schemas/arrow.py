@@ -127,7 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 RECORDINGS = Table(name="recordings", version=1, row=Recording)
-CLIPS = Table(name="clips", version=3, row=Clip)
+CLIPS = Table(name="clips", version=4, row=Clip)
 # Short rows, one for each clip, written and read as a whole.
 VERDICTS = Table(name="verdicts", version=1, row=Verdict, rows_per_group=65_536)
 QUARANTINE = Table(name="quarantine", version=1, row=Quarantined)

@@ -160,6 +160,9 @@ class Clip:
     """RMS level of the speech."""
     music: float | None = None
     """Mean probability of music in the recording, before any separation; null where not measured."""
+    stnr_db: float | None = None
+    """How far the loud stood above the quiet there, in dB: noise at 10 dB measures 14 to 17, clean speech
+    34 and more; null where not measured."""
     separated_by: str | None = None
     """Name and hash of the model that took the background out; null where none did."""
     music_left: float | None = None
@@ -226,6 +229,8 @@ class Chunk:
     """(samples, 2): both channels of a stereo recording, until separation, where that wants them."""
     music: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     """Probability of music in the recording, one value for every `annotators.music.FRAME_S`."""
+    stnr_db: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """Distance of the loud from the quiet in the recording, at the same times."""
     separated: Separated | None = None
     speech: tuple[Span, ...] = ()
     """Voice activity, seconds from the start of the chunk."""

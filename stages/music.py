@@ -1,4 +1,4 @@
-"""Hear where music plays, and what of it a separation has left."""
+"""Hear where music plays or noise stands, and what of music a separation has left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from annotators.registry import resolve
 from schemas.errors import ConfigError
 from schemas.rows import Chunk, Clip, Span
 from stages.spans import common, mean_of, shared_s
+from stages.stnr import stnr_db
 
 AROUND_S = 0.5
 """Speech that a separation has lost at a clip's edges lies this far outside it at most."""
@@ -21,8 +22,8 @@ class MusicConfig:
     """Which network listens."""
 
     model: str | None = "music"
-    """Name or path; null: nobody listens, `music` of clips stays null, and nothing is separated but by
-    `separation.mode=always`."""
+    """Name or path; null: nobody listens, `music` and `stnr_db` of clips stay null, and nothing is separated
+    but by `separation.mode=always`."""
     threads: int = 1
     """Threads of the model."""
 
@@ -45,19 +46,22 @@ class _Listener:
 
 
 class MusicStage(_Listener):
-    """Fills `Chunk.music`."""
+    """Fills `Chunk.music` and `Chunk.stnr_db`."""
 
     name = "music"
 
     def process(self, batch: Sequence[Chunk]) -> list[Chunk]:
-        """Return the chunks with where music plays."""
+        """Return the chunks with where music plays and how near the noise is."""
         if self._model is None:
             return list(batch)
-        return [replace(chunk, music=self._model.probs(chunk.wave_16k)) for chunk in batch]
+        return [
+            replace(chunk, music=self._model.probs(chunk.wave_16k), stnr_db=stnr_db(chunk.wave_16k))
+            for chunk in batch
+        ]
 
 
 class Residue(_Listener):
-    """Fills what clips tell of music and separation: `music`, `music_left`, `speech_kept`."""
+    """Fills what clips tell of background and separation: `music`, `stnr_db`, `music_left`, `speech_kept`."""
 
     name = "residue"
 
@@ -73,10 +77,14 @@ class Residue(_Listener):
 
 
 def residue(chunk: Chunk, clip: Clip, left: npt.NDArray[np.float32] | None) -> Clip:
-    """The clip with what music there was and is. left: as `Chunk.music`, after separation."""
+    """The clip with what background there was and is. left: as `Chunk.music`, after separation."""
     start_s = (clip.start_sample - chunk.start_sample) / chunk.sample_rate
     here = Span(start_s=start_s, end_s=start_s + clip.duration_s)
-    clip = replace(clip, music=None if chunk.music is None else mean_of(chunk.music, here))
+    clip = replace(
+        clip,
+        music=None if chunk.music is None else mean_of(chunk.music, here),
+        stnr_db=None if chunk.stnr_db is None else mean_of(chunk.stnr_db, here),
+    )
     separated = chunk.separated
     if separated is None or not shared_s((here,), separated.spans):
         return clip

@@ -1,8 +1,8 @@
-"""Take music from below speech, where there is some, before anything else is measured.
+"""Take the background from below speech, where there is some, before anything else is measured.
 
-Separation is the dearest stage by far. It runs over the regions of a chunk in which music plays and
-leaves the rest as it is, sample by sample. What it made is judged like everything else, and by what is
-left of the music and of the speech (`stages.music`).
+Separation is the dearest stage by far. It runs over the regions of a chunk in which music plays, or
+noise stands that is neither harmless nor beyond hope, and leaves the rest as it is, sample by sample. What
+it made is judged like everything else, and by what is left of the music and of the speech (`stages.music`).
 """
 
 from collections.abc import Sequence
@@ -36,13 +36,18 @@ class SeparationConfig:
     """Where to separate, and by what."""
 
     mode: Annotated[Literal["auto", "always", "off"], BeforeValidator(_word)] = "off"
-    """auto: where music plays; always: everything; off: nothing."""
+    """auto: where there is background; always: everything; off: nothing."""
     model: str = "htdemucs"
     """Name, or path of a folder with a demucs model; `htdemucs` comes from the hub."""
-    threshold: float = 0.5
+    threshold: float = 0.7
     """Probability of music in (0, 1) from which a frame has some."""
-    min_music_s: float = 2.0
-    """Seconds; less music than this is left alone."""
+    noise_from_db: float = 13.0
+    """`stnr_db` from which noise is no longer beyond hope: below, the policy takes no clip even after
+    separation."""
+    noise_to_db: float = 20.0
+    """`stnr_db` from which noise is harmless; 0: noise alone is left where it is."""
+    min_background_s: float = 2.0
+    """Seconds; less background than this is left alone."""
     join_s: float = 5.0
     """Seconds; regions nearer to each other become one."""
     pad_s: float = 1.0
@@ -60,7 +65,12 @@ class SeparationConfig:
             raise ConfigError(f"separation.device must be cpu or cuda, got {self.device!r}")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"separation.threshold must be in (0, 1), got {self.threshold}")
-        for name in ("min_music_s", "join_s", "pad_s"):
+        for name in ("noise_from_db", "noise_to_db"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise ConfigError(
+                    f"separation.{name} must be in [0, 100], got {getattr(self, name)}"
+                )
+        for name in ("min_background_s", "join_s", "pad_s"):
             if not 0 <= getattr(self, name) <= 60:
                 raise ConfigError(
                     f"separation.{name} must be in [0, 60], got {getattr(self, name)}"
@@ -72,18 +82,26 @@ class SeparationConfig:
                 )
 
 
+def background(
+    music: npt.NDArray[np.float32], stnr_db: npt.NDArray[np.float32], config: SeparationConfig
+) -> npt.NDArray[np.bool_]:
+    """(frames,) each -> which of them have background that is worth a separation."""
+    noisy = (stnr_db >= config.noise_from_db) & (stnr_db < config.noise_to_db)
+    return (music >= config.threshold) | noisy
+
+
 def regions(
-    music: npt.NDArray[np.float32], duration_s: float, config: SeparationConfig
+    there: npt.NDArray[np.bool_], duration_s: float, config: SeparationConfig
 ) -> tuple[Span, ...]:
-    """Where to separate, in seconds: music of some length, its neighbours joined, with a margin."""
-    there = np.flatnonzero(music >= config.threshold)
-    if not there.size:
+    """Where to separate, in seconds: background of some length, its neighbours joined, with a margin."""
+    frames = np.flatnonzero(there)
+    if not frames.size:
         return ()
-    runs = np.split(there, np.flatnonzero(np.diff(there) * FRAME_S > config.join_s) + 1)
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) * FRAME_S > config.join_s) + 1)
     grown = [
         (run[0] * FRAME_S - config.pad_s, (run[-1] + 1) * FRAME_S + config.pad_s)
         for run in runs
-        if run.size * FRAME_S >= config.min_music_s
+        if run.size * FRAME_S >= config.min_background_s
     ]
     joined: list[tuple[float, float]] = []
     for start, end in grown:
@@ -142,7 +160,7 @@ def at_rate(wave: npt.NDArray[np.float32], rate: int, wanted: int) -> npt.NDArra
 
 
 class Separation:
-    """Changes `wave` and `wave_16k` of chunks with music, and says so in `separated`."""
+    """Changes `wave` and `wave_16k` of chunks with background, and says so in `separated`."""
 
     name = "separation"
 
@@ -154,14 +172,14 @@ class Separation:
         self._by = ""
 
     def setup(self) -> None:
-        """Find the models; the separator is opened at the first music. Raises ModelLoadError."""
+        """Find the models; the separator is opened at the first background. Raises ModelLoadError."""
         if self.config.mode != "off":
             model = resolve(self.config.model)
             self._by = f"{model.name}@{model.hash}"
             self._silero = Silero(resolve(self.vad).path)
 
     def process(self, batch: Sequence[Chunk]) -> list[Chunk]:
-        """Return the chunks, those with music without it."""
+        """Return the chunks, those with background without it."""
         if self.config.mode == "off":
             return list(batch)
         return [self._one(chunk) for chunk in batch]
@@ -170,8 +188,9 @@ class Separation:
         spans: tuple[Span, ...] = ()
         if self.config.mode == "always":
             spans = (Span(start_s=0.0, end_s=chunk.duration_s),)
-        elif chunk.music is not None:
-            spans = regions(chunk.music, chunk.duration_s, self.config)
+        elif chunk.music is not None and chunk.stnr_db is not None:
+            there = background(chunk.music, chunk.stnr_db, self.config)
+            spans = regions(there, chunk.duration_s, self.config)
         if not spans:
             return replace(chunk, stereo=None)
         assert self._silero is not None, "setup() comes first"

@@ -31,7 +31,8 @@ from annotators.text import word_error_rate
 from annotators.whisper import Whisper
 from jobs.shipped.separator.mixing import RATE, Sources, Wave, at_snr, rms
 from pipeline.sources import list_sources
-from stages.separation import SeparationConfig, regions
+from stages.separation import SeparationConfig, background, regions
+from stages.stnr import stnr_db
 from tests.benchmarks.bench_curate import machine
 from tests.benchmarks.systems import busy_cores
 from tests.stages.planted import devset_utterances
@@ -196,8 +197,9 @@ def detection(detector: Music, held: HeldOut, number: int, console: Console) -> 
             wave = held.speech(CHUNK_S)
             if snr is not None:
                 wave = wave + at_snr(wave, held.music(wave.size), snr)
-            wave = wave * 10 ** (held.rng.uniform(-12, 6) / 20)
-            spans = regions(detector.probs(wave.astype(np.float32)), CHUNK_S, config)
+            wave = (wave * 10 ** (held.rng.uniform(-12, 6) / 20)).astype(np.float32)
+            there = background(detector.probs(wave), stnr_db(wave), config)
+            spans = regions(there, CHUNK_S, config)
             times.append(sum(span.end_s - span.start_s for span in spans) / CHUNK_S)
         key = "clean" if snr is None else f"{snr} dB"
         found[key] = float(np.mean(np.array(times) > 0))
@@ -213,7 +215,7 @@ def cost(
     wave = held.speech(60.0)
     found = {}
     for name, call in (
-        ("detector", lambda: detector.probs(wave)),
+        ("detector", lambda: (detector.probs(wave), stnr_db(wave))),
         ("separator", lambda: separator.speech(wave[:, None])),
     ):
         call()

@@ -21,7 +21,7 @@ from annotators.music import FRAME_S
 from schemas.errors import ConfigError
 from schemas.rows import Chunk, Clip, Separated, Span
 from stages.music import MusicConfig, MusicStage, Residue, residue
-from stages.separation import FADE_S, Separation, SeparationConfig, fade_in, regions
+from stages.separation import FADE_S, Separation, SeparationConfig, background, fade_in, regions
 from stages.spans import common, mean_of, shared_s
 from tests.annotators.test_demucs import model, written
 from tests.stages.test_signal import make_chunk
@@ -92,6 +92,19 @@ def test_music_for_a_while_leaves_the_rest_untouched(folder: Path) -> None:
     assert mean_of(found.music, span) > 0.6, "of the recording, not of what is left"
 
 
+def test_noise_is_taken_where_that_helps(folder: Path) -> None:
+    """Neither where it is harmless nor where nothing helps."""
+    clean, noisy = read("en_allison_s2", 60), read("en_allison_s2__noise5", 60)
+    for snr_db, wanted in ((5, 0), (12, 1), (20, 0)):
+        mixed = clean + (noisy - clean) * np.float32(10 ** ((5 - snr_db) / 20))
+        found = separated(chunk_of(mixed), folder)
+        spans = found.separated.spans if found.separated else ()
+        assert sum(s.end_s - s.start_s for s in spans) / 60 == pytest.approx(wanted, abs=0.1)
+    music_alone = SeparationConfig(noise_to_db=0.0)
+    ratios = np.linspace(0, 40, 9, dtype=np.float32)
+    assert not background(np.zeros_like(ratios), ratios, music_alone).any()
+
+
 def test_off_does_nothing_and_always_everything(folder: Path) -> None:
     chunk = chunk_of(read(CLEAN, 9), stereo=np.zeros((9 * 16_000, 2), np.float32))
     off = separated(chunk, "nowhere", "off")
@@ -159,17 +172,18 @@ CONFIG = SeparationConfig()
 @given(arrays(np.float32, st.integers(0, 200), elements=st.floats(0, 1, width=32)))
 def test_regions_hold_all_music_that_lasts_and_stay_apart(music: np.ndarray) -> None:
     duration_s = music.size * FRAME_S
-    found = regions(music, duration_s, CONFIG)
+    clean = np.full(music.size, 40, np.float32)
+    found = regions(background(music, clean, CONFIG), duration_s, CONFIG)
     for span in found:
         assert 0 <= span.start_s < span.end_s <= duration_s + 1e-6
     for before, after in pairwise(found):
         assert after.start_s > before.end_s
     loud = np.flatnonzero(music >= CONFIG.threshold)
-    if loud.size * FRAME_S >= CONFIG.min_music_s and np.diff(loud, prepend=loud[0]).max() < 4:
+    if loud.size * FRAME_S >= CONFIG.min_background_s and np.diff(loud, prepend=loud[0]).max() < 4:
         (only,) = found
         assert only.start_s <= loud[0] * FRAME_S
         assert only.end_s >= min(duration_s, (loud[-1] + 1) * FRAME_S) - 1e-6
-    if loud.size * FRAME_S < CONFIG.min_music_s:
+    if loud.size * FRAME_S < CONFIG.min_background_s:
         assert not found
 
 
@@ -200,6 +214,7 @@ def test_a_clip_tells_what_was_taken_and_what_is_left() -> None:
     chunk = replace(
         chunk_of(np.zeros(round(8 * FRAME_S * 16_000), np.float32)),
         music=music,
+        stnr_db=40 - 10 * music,
         speech=(Span(start_s=1.1, end_s=1.4),),
         separated=Separated(
             spans=(Span(start_s=1.0, end_s=2.0),), by="m@1", speech=(Span(start_s=1.0, end_s=1.6),)
@@ -209,6 +224,7 @@ def test_a_clip_tells_what_was_taken_and_what_is_left() -> None:
     assert (before.music, before.separated_by, before.music_left) == (0.0, None, None)
     inside = residue(chunk, clip(4 * FRAME_S, 8 * FRAME_S), music / 4)
     assert (inside.music, inside.separated_by, inside.music_left) == (1.0, "m@1", 0.25)
+    assert (before.stnr_db, inside.stnr_db) == (40.0, 30.0)
     assert inside.speech_kept == pytest.approx(0.5)
     nothing = replace(chunk, separated=replace(chunk.separated, speech=()))  # type: ignore[type-var]
     assert residue(nothing, clip(1.0, 2.0), music).speech_kept is None
@@ -220,8 +236,8 @@ def test_nobody_listens_without_a_model() -> None:
     for stage in stages:
         stage.setup()
         (chunk,) = stage.process([chunk])
-    assert chunk.music is None
-    assert chunk.clips[0].music is None
+    assert chunk.music is chunk.stnr_db is None
+    assert chunk.clips[0].music is chunk.clips[0].stnr_db is None
 
 
 @pytest.mark.parametrize(
@@ -231,6 +247,7 @@ def test_nobody_listens_without_a_model() -> None:
         {"device": "tpu"},
         {"threshold": 1.0},
         {"pad_s": -1.0},
+        {"noise_to_db": -1.0},
         {"batch_size": 0},
     ],
 )
