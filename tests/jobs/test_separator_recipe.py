@@ -1,6 +1,7 @@
 """The recipe of separator and detector, on a minute of real speech and music of its own."""
 
 import csv
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,6 +87,30 @@ def test_a_loss_is_least_where_both_are_right() -> None:
     near = train.loss_of(wanted + 0.1 * torch.randn(wanted.shape, generator=rng), wanted)
     assert right < near < swapped
     assert torch.isfinite(swapped)
+
+
+def test_speech_that_is_missing_counts_for_more_than_music_that_is_left() -> None:
+    rng = torch.Generator().manual_seed(0)
+    speech = torch.randn(1, 8000, generator=rng)
+    louder, softer = (train.heard(speech * gain, speech, speech) for gain in (2, 0.5))
+    assert louder == pytest.approx(np.log10(4), rel=0.01)
+    assert softer == pytest.approx(train.TAKEN * np.log10(4), rel=0.01)
+    silence = torch.zeros_like(speech, requires_grad=True)
+    train.heard(silence, torch.zeros_like(speech), speech).backward()
+    assert torch.isfinite(silence.grad).all()  # type: ignore[arg-type]
+
+
+def test_two_processes_train_one_model(written: Path, tmp_path: Path) -> None:
+    out = tmp_path / "separator"
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "jobs.shipped.separator.train", str(written), str(out), "--steps", "1",
+         "--seconds", "1", "--batch", "1", "--threads", "1"],
+        check=True,
+    )  # fmt: skip
+    state = torch.load(out / "training.pt", weights_only=True)
+    assert state["step"] == 1
+    assert Separator(out).sample_rate == RATE
 
 
 def test_a_training_goes_on_where_it_stopped_and_is_opened_as_any_model(

@@ -70,8 +70,8 @@ def loss_of(parted: Tensor, wanted: Tensor) -> Tensor:
     """Over (B, sources, 1, T): error in dB of the mixture, distance of spectra, and what is heard of the speech.
 
     The error is measured against the mixture and not against the source, so that a source that is
-    silent has a loss as well (arXiv 2006.12701, equation 2). Less of it is not all that words need:
-    where music covers speech the least error is silence, and silence is no phone.
+    silent has a loss as well (arXiv 2006.12701, equation 2). It does not ask for words: where music
+    covers speech, the least error is silence.
     """
     mixture = wanted.sum(1, keepdim=True)
     scale = mixture.square().sum(-1)
@@ -92,8 +92,8 @@ def loss_of(parted: Tensor, wanted: Tensor) -> Tensor:
 def heard(said: Tensor, speech: Tensor, mixture: Tensor) -> Tensor:
     """Distance of log mel spectra of (B, T), in factors of ten of power; what is missing counts for more.
 
-    That separation harms recognition less when it errs towards too much is known of masks for
-    streaming recognisers (arXiv 2009.04323, section 3.3).
+    Speech that is taken away harms recognition more than background that is left (VoiceFilter-Lite,
+    arXiv 2009.04323).
     """
     bank = melscale_fbanks(MEL_WINDOW // 2 + 1, 0, RATE / 2, MELS, RATE, "slaney", "slaney")
     window = torch.hann_window(MEL_WINDOW)
