@@ -8,6 +8,7 @@ Shapes: N samples at the model's rate, C of its channels, B stretches of L sampl
 """
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ F32 = npt.NDArray[np.float32]
 SPEECH = ("speech", "vocals")
 """What models call it."""
 OVERLAP = 0.25
-"""Share of a stretch that the next one hears again; the two are faded into each other."""
+"""Least share of a stretch that the next one hears again; the two are faded into each other."""
 LONGEST_S = 30.0
 """Seconds of a stretch, whatever the model was trained with: what it takes of memory."""
 _CLASSES = ("demucs.demucs.Demucs", "demucs.hdemucs.HDemucs", "demucs.htdemucs.HTDemucs")
@@ -58,12 +59,14 @@ class Separator:
 
     def speech(self, mixture: F32) -> F32:
         """(N, C) -> (N, C). Memory beyond these grows with the batch, not with N."""
-        torch, length = self._torch, self._length
-        size, step = len(mixture), int((1 - OVERLAP) * length)
+        torch, size = self._torch, len(mixture)
+        # Models weigh a stretch by its mean level: the silence that would fill one up changes that.
+        length = min(self._length, max(size, self.sample_rate))
         mean, spread = float(mixture.mean()), float(mixture.mean(axis=1).std()) + 1e-8
         out, weight = np.zeros_like(mixture), np.zeros(size, np.float32)
         ramp = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)).astype(np.float32)
-        starts = range(0, max(1, size - int(OVERLAP * length)), step)
+        number = 1 + math.ceil(max(0, size - length) / ((1 - OVERLAP) * length))
+        starts = np.linspace(0, max(0, size - length), number).astype(int)
         for first in range(0, len(starts), self._batch_size):
             group = starts[first : first + self._batch_size]
             stretches = np.zeros((len(group), length, mixture.shape[1]), np.float32)

@@ -25,7 +25,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchaudio.functional import melscale_fbanks
 
 from jobs.shipped.separator.mixing import RATE, Mixer, Sources
 
@@ -60,18 +59,13 @@ there are, this learns more in 200 of them than the package's own four-fold stri
 WINDOWS = (256, 1024)
 FLOOR = 1e-3
 """Errors 30 dB below the mixture count as none."""
-MELS, MEL_WINDOW, MEL_HOP, MEL_FLOOR = 80, 400, 160, 1e-5
-"""What recognisers hear, as Whisper does (arXiv 2212.04356, section 2.2), down to 50 dB below the loudest."""
-WEIGHT_HEARD, TAKEN = 5.0, 2.0
-"""Of what recognisers hear; of speech taken away, against music left."""
 
 
 def loss_of(parted: Tensor, wanted: Tensor) -> Tensor:
-    """Over (B, sources, 1, T): error in dB of the mixture, distance of spectra, and what is heard of the speech.
+    """Mean over (B, sources, 1, T): error in dB of the mixture, and distance of spectra.
 
     The error is measured against the mixture and not against the source, so that a source that is
-    silent has a loss as well (arXiv 2006.12701, equation 2). It does not ask for words: where music
-    covers speech, the least error is silence.
+    silent has a loss as well (arXiv 2006.12701, equation 2).
     """
     mixture = wanted.sum(1, keepdim=True)
     scale = mixture.square().sum(-1)
@@ -86,25 +80,7 @@ def loss_of(parted: Tensor, wanted: Tensor) -> Tensor:
         )
         distance = (ours - theirs).abs().mean((1, 2)).view(-1, wanted.shape[1])
         total = total + 10 * (distance / both.mean((1, 2))[:, None]).mean()
-    return total + WEIGHT_HEARD * heard(parted[:, 0, 0], wanted[:, 0, 0], mixture[:, 0, 0])
-
-
-def heard(said: Tensor, speech: Tensor, mixture: Tensor) -> Tensor:
-    """Distance of log mel spectra of (B, T), in factors of ten of power; what is missing counts for more.
-
-    Speech that is taken away harms recognition more than background that is left (VoiceFilter-Lite,
-    arXiv 2009.04323).
-    """
-    bank = melscale_fbanks(MEL_WINDOW // 2 + 1, 0, RATE / 2, MELS, RATE, "slaney", "slaney")
-    window = torch.hann_window(MEL_WINDOW)
-    bands = [
-        torch.stft(x, MEL_WINDOW, MEL_HOP, window=window, return_complex=True).abs().square().mT
-        @ bank
-        for x in (said, speech, mixture)
-    ]  # (B, frames, MELS)
-    floor = MEL_FLOOR * bands[2].amax((1, 2), keepdim=True)
-    over = torch.log10(bands[0] + floor) - torch.log10(bands[1] + floor)
-    return torch.where(over < 0, -TAKEN * over, over).mean()
+    return total
 
 
 def rate_at(step: int, steps: int, peak: float) -> float:
