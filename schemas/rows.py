@@ -161,8 +161,8 @@ class Clip:
     music: float | None = None
     """Mean probability of music in the recording, before any separation; null where not measured."""
     stnr_db: float | None = None
-    """How far the loud stood above the quiet there, in dB: noise at 10 dB measures 14 to 17, clean speech
-    34 and more; null where not measured."""
+    """How far the loud stood above the quiet there, in dB: noise at 10 dB measures 13 to 17, clean speech
+    33 and more; null where not measured."""
     separated_by: str | None = None
     """Name and hash of the model that took the background out; null where none did."""
     music_left: float | None = None

@@ -41,10 +41,10 @@ class SeparationConfig:
     """Name, or path of a folder with a demucs model; `htdemucs` comes from the hub."""
     threshold: float = 0.7
     """Probability of music in (0, 1) from which a frame has some."""
-    noise_from_db: float = 13.0
+    noise_from_db: float = 14.0
     """`stnr_db` from which noise is no longer beyond hope: below, the policy takes no clip even after
     separation."""
-    noise_to_db: float = 20.0
+    noise_to_db: float = 23.0
     """`stnr_db` from which noise is harmless; 0: noise alone is left where it is."""
     min_background_s: float = 2.0
     """Seconds; less background than this is left alone."""
