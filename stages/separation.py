@@ -39,7 +39,7 @@ class SeparationConfig:
     """auto: where there is background; always: everything; off: nothing."""
     model: str = "htdemucs"
     """Name, or path of a folder with a demucs model; `htdemucs` comes from the hub."""
-    threshold: float = 0.7
+    threshold: float = 0.8
     """Probability of music in (0, 1) from which a frame has some."""
     noise_from_db: float = 14.0
     """`stnr_db` from which noise is no longer beyond hope: below, the policy takes no clip even after
@@ -48,10 +48,10 @@ class SeparationConfig:
     """`stnr_db` from which noise is harmless; 0: noise alone is left where it is."""
     min_background_s: float = 2.0
     """Seconds; less background than this is left alone."""
-    join_s: float = 5.0
+    join_s: float = 3.0
     """Seconds; regions nearer to each other become one."""
-    pad_s: float = 1.0
-    """Seconds that a region grows at either end."""
+    pad_s: float = 3.0
+    """Seconds that a region grows at either end: music fades in and out below what is heard."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     """Threads of the model, on the CPU."""

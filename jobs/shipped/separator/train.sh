@@ -9,7 +9,8 @@ root=$1 pip=$2 work=${3:-separator-work}
 
 test -e "$work/sources/sources.csv" ||
   python -m jobs.shipped.separator.sources "$root" "$pip" "$work/sources"
-python -m jobs.shipped.separator.train "$work/sources" "$work/small_speech" --steps 16000
+torchrun --standalone --nproc-per-node 2 -m jobs.shipped.separator.train \
+  "$work/sources" "$work/small_speech" --steps 16000 --threads 1
 python -m pip install onnx onnxscript
 test -e "$work/music.onnx" ||
   python -m jobs.shipped.separator.detector "$work/sources" "$work/music.onnx" --steps 900
