@@ -89,17 +89,23 @@ def test_a_loss_is_least_where_both_are_right() -> None:
     assert torch.isfinite(swapped)
 
 
-def test_two_processes_train_one_model(written: Path, tmp_path: Path) -> None:
-    out = tmp_path / "separator"
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "jobs.shipped.separator.train", str(written), str(out), "--steps", "1",
-         "--seconds", "1", "--batch", "1", "--threads", "1"],
-        check=True,
-    )  # fmt: skip
-    state = torch.load(out / "training.pt", weights_only=True)
-    assert state["step"] == 1
-    assert Separator(out).sample_rate == RATE
+def test_two_processes_train_one_model_on_what_both_have_drawn(
+    written: Path, tmp_path: Path
+) -> None:
+    asked = ["--steps", "1", "--seconds", "1", "--batch", "1", "--threads", "1"]
+    weights = []
+    for processes in ("1", "2"):
+        out = tmp_path / processes
+        subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+             processes, "-m", "jobs.shipped.separator.train", str(written), str(out), *asked],
+            check=True,
+        )  # fmt: skip
+        state = torch.load(out / "training.pt", weights_only=True)
+        assert state["step"] == 1
+        assert Separator(out).sample_rate == RATE
+        weights.append(torch.cat([value.flatten() for value in state["model"].values()]))
+    assert not torch.equal(*weights), "the second one's mixtures count as well"
 
 
 def test_a_training_goes_on_where_it_stopped_and_is_opened_as_any_model(
