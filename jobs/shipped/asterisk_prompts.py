@@ -5,8 +5,8 @@
 
 `prompts`/manifest.csv lists the prompts of all voices, `prompts`/en.csv and so on those of one language.
 A prompt becomes a recording of its own, 16 kHz FLAC; the prompts of a voice are one session, since
-one studio recorded them. Sounds that are no speech stand in square brackets in the package's list
-of texts and are left out, as are files that the list does not name.
+one studio recorded them. Sounds that are no speech, and silence, stand in brackets in the package's
+list of texts and are left out, as are files that the list does not name.
 """
 
 import csv
@@ -50,7 +50,7 @@ def texts_of(root: Path, language: str) -> dict[str, str]:
     for line in gzip.decompress(file.read_bytes()).decode("utf-8").splitlines():
         name, colon, text = line.partition(":")
         text = " ".join(text.split())
-        if colon and not line.startswith(";") and text and not text.startswith("["):
+        if colon and not line.startswith(";") and text and text[0] not in "[(":
             found[name.strip()] = text
     return found
 

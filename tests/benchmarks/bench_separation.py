@@ -160,30 +160,56 @@ def utterances(manifest: str | None) -> list[tuple[Wave, str]]:
 def words(
     separator: Separator, held: HeldOut, spoken: Sequence[tuple[Wave, str]], console: Console
 ) -> dict[str, float]:
-    """Word error rate over all words, of the utterances as they are, under music, and separated."""
+    """Word error rate over all words, of the utterances as they are, under music, and separated.
+
+    As in a run, whole recordings are separated, and the clips of one are read together.
+    """
     asr = Whisper(resolve("tiny.en").path)
-    title = f"tiny.en on {len(spoken)} English utterances"
+    number = sum(len(text.split()) for _, text in spoken)
+    title = f"tiny.en on {len(spoken)} English utterances, {number} words"
     table = Table("speech to music", "WER before", "after", title=title)
     found = {}
     for snr in (None, 10, 5, 0):
-        texts, before, after = [], [], []
-        for wave, text in spoken:
+        wrong = np.zeros(2)
+        for group in recordings(spoken):
+            speech, spans = recording([wave for wave, _ in group])
+            below = np.zeros_like(speech)
             if snr is not None:
-                wave = wave + at_snr(wave, held.music(wave.size), snr)
-            texts.append(text)
-            before.append(wave.astype(np.float32))
-            after.append(separator.speech(wave[:, None].astype(np.float32))[:, 0])
-        rates = []
-        for waves in (before, after):
-            heard = [one.text for one in asr.transcribe(waves, "en", alone=True)]
-            lengths = np.array([len(text.split()) for text in texts])
-            errors = [word_error_rate(t, h, "en") for t, h in zip(texts, heard, strict=True)]
-            rates.append(float(np.dot(lengths, errors) / lengths.sum()))
+                below = at_snr(speech, held.music(speech.size), snr)
+            mixed = speech + below
+            for way, wave in enumerate((mixed, separator.speech(mixed[:, None])[:, 0])):
+                heard = asr.transcribe([wave[start:end] for start, end in spans], "en")
+                wrong[way] += sum(
+                    word_error_rate(text, one.text, "en") * len(text.split())
+                    for (_, text), one in zip(group, heard, strict=True)
+                )
+        before, after = (wrong / number).tolist()
         key = "clean" if snr is None else f"{snr} dB"
-        table.add_row(key, *(f"{rate:.1%}" for rate in rates))
-        found |= {f"{key} before": rates[0], f"{key} after": rates[1]}
+        table.add_row(key, f"{before:.1%}", f"{after:.1%}")
+        found |= {f"{key} before": before, f"{key} after": after}
     console.print(table)
     return found
+
+
+def recordings(spoken: Sequence[tuple[Wave, str]]) -> list[list[tuple[Wave, str]]]:
+    """Utterances in groups of about `CHUNK_S`."""
+    groups: list[list[tuple[Wave, str]]] = [[]]
+    for one in spoken:
+        groups[-1].append(one)
+        if sum(wave.size / RATE + PAUSE_S for wave, _ in groups[-1]) > CHUNK_S:
+            groups.append([])
+    return [group for group in groups if group]
+
+
+def recording(waves: Sequence[Wave]) -> tuple[Wave, list[tuple[int, int]]]:
+    """Utterances with pauses between them, and where each is, a little of the pauses with it."""
+    pause = np.zeros(round(PAUSE_S * RATE), np.float32)
+    parts, spans, at = [pause], [], pause.size
+    for wave in waves:
+        spans.append((at - pause.size // 4, at + wave.size + pause.size // 4))
+        parts += [wave, pause]
+        at += wave.size + pause.size
+    return np.concatenate(parts), spans
 
 
 def detection(detector: Music, held: HeldOut, number: int, console: Console) -> dict[str, float]:

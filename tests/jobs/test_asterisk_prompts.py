@@ -18,6 +18,8 @@ TEXTS = """; Core sounds in English
 hello: Thank you for  calling.
 digits/1: One.
 beep: [this is a simple beep tone]
+silence/1: (1 second of silence)
+stop: Stop (emphatically).
 missing: A prompt without a file.
 """
 
@@ -44,7 +46,7 @@ def installed(tmp_path: Path, devset: Path) -> tuple[Path, np.ndarray]:
     assert rate == SAMPLE_RATE
     root = tmp_path / "root"
     sounds = root / "usr/share/asterisk/sounds" / ENGLISH.folder
-    for name in ("hello", "digits/1", "beep", "unlisted"):
+    for name in ("hello", "digits/1", "beep", "silence/1", "stop", "unlisted"):
         encode_g722(speech, sounds / f"{name}.g722")
     listed = root / "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
     listed.parent.mkdir(parents=True)
@@ -62,6 +64,7 @@ def test_each_prompt_is_a_recording_with_its_text(
     assert [(entry.transcript, entry.language) for entry in entries] == [
         ("Thank you for calling.", "en"),
         ("One.", "en"),
+        ("Stop (emphatically).", "en"),
     ]
     assert {entry.session_id for entry in entries} == {"asterisk_allison"}
     assert {entry.licence for entry in entries} == {"CC-BY-SA-3.0"}
