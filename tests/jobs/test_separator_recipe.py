@@ -126,6 +126,20 @@ def test_a_training_goes_on_where_it_stopped_and_is_opened_as_any_model(
     assert np.isfinite(separator.speech(heard)).all()
 
 
+def test_what_a_recogniser_hears_counts_where_that_is_asked(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(train.MODEL, "channels", 4)
+    weights = []
+    for words in ("0", "60"):
+        asked = ["train", str(written), str(tmp_path / words), "--steps", "2", "--seconds", "1"]
+        monkeypatch.setattr(sys, "argv", [*asked, "--batch", "2", "--words", words])
+        train.main()
+        state = torch.load(tmp_path / words / "training.pt", weights_only=True)["model"]
+        weights.append(torch.cat([value.flatten() for value in state.values()]))
+    assert not torch.equal(*weights)
+
+
 def test_the_detector_is_told_where_music_plays(written: Path) -> None:
     mixer = Mixer(Sources.read(written, "train"), detector.SECONDS, np.random.default_rng(0))
     heard, where = detector.batch_of(mixer, 24)

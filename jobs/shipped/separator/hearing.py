@@ -28,6 +28,9 @@ _DTYPES = {0: np.float32, 4: np.float16}
 class Hearing(nn.Module):
     """The encoder of a Whisper model, which is not trained any more."""
 
+    window: Tensor
+    bank: Tensor
+
     def __init__(self, place: Path, samples: int) -> None:
         """place: folder of a model in CTranslate2's format, not quantised. samples: of a wave."""
         super().__init__()
