@@ -1,8 +1,8 @@
 """How far apart two waves are for a recogniser: what its encoder makes of them.
 
 The least error of a wave is not the fewest word errors: where music covers a consonant, the least error
-is to take both away. A loss on the features of a trained recogniser asks for what words are told by
-(arXiv 2011.05038 has one on the encoder of a recogniser, for a mask in front of it).
+is to take both away. A loss on what a trained recogniser makes of sound asks for what words are told by
+(Plantinga et al., "Perceptual loss with recognition model", arXiv 2112.06068).
 """
 
 import struct
