@@ -25,6 +25,9 @@ _OPTIONAL_MARKS = re.compile(
     "\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
 )
 
+# The English normaliser leaves the last of several full stops, as a word of its own.
+_ELLIPSIS = re.compile(r"\.(?:\s*\.)+")
+
 
 @lru_cache(maxsize=1)
 def _word() -> re.Pattern[str]:
@@ -51,7 +54,7 @@ def normaliser(english: bool) -> Callable[[str], str]:
 
 def normalised(text: str, language: str | None) -> str:
     """Text as error rates compare it; Chinese in simplified characters, whoever wrote it."""
-    plain = _without_optional_marks(text)
+    plain = _ELLIPSIS.sub(" ", _without_optional_marks(text))
     if language == "zh":
         plain = _simplifier().convert(plain)
     return normaliser(language == "en")(plain).strip()

@@ -12,6 +12,8 @@ from annotators.text import ErrorCount, char_error_rate, error_count, error_rate
     [
         ("You have 2 messages.", "you have two messages", "en", 0.0),
         ("please leave a message", "please leave a", "en", 0.25),
+        ("The last caller was...", "the last caller was", "en", 0.0),
+        ("Press one … or 3.5", "press one or 3.5.", "en", 0.0),
         ("", "", "en", 0.0),
         ("", "hello", "en", 1.0),
         ("今天天气好", "今天天汽好", "zh", 0.2),

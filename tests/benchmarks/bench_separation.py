@@ -27,7 +27,7 @@ from annotators.demucs import Separator
 from annotators.dnsmos import Dnsmos
 from annotators.music import Music
 from annotators.registry import resolve
-from annotators.text import word_error_rate
+from annotators.text import error_count
 from annotators.whisper import Whisper
 from jobs.shipped.separator.mixing import RATE, Sources, Wave, at_snr, rms
 from pipeline.sources import list_sources
@@ -165,7 +165,7 @@ def words(
     As in a run, whole recordings are separated, and the clips of one are read together.
     """
     asr = Whisper(resolve("tiny.en").path)
-    number = sum(len(text.split()) for _, text in spoken)
+    number = sum(error_count(text, text, "en").units for _, text in spoken)
     title = f"tiny.en on {len(spoken)} English utterances, {number} words"
     table = Table("speech to music", "WER before", "after", title=title)
     found = {}
@@ -180,7 +180,7 @@ def words(
             for way, wave in enumerate((mixed, separator.speech(mixed[:, None])[:, 0])):
                 heard = asr.transcribe([wave[start:end] for start, end in spans], "en")
                 wrong[way] += sum(
-                    word_error_rate(text, one.text, "en") * len(text.split())
+                    error_count(text, one.text, "en").errors
                     for (_, text), one in zip(group, heard, strict=True)
                 )
         before, after = (wrong / number).tolist()
