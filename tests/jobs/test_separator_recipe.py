@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from demucs.hdemucs import HDemucs
+from safetensors.torch import load_file
 
 from annotators.demucs import Separator
-from jobs.shipped.separator import detector, sources, train
+from jobs.shipped.separator import detector, mean, sources, train
 from jobs.shipped.separator.mixing import CLEAN, RATE, SNR_DB, WORDLESS, Mixer, Sources, at_snr, rms
 
 AUDIO = Path(__file__).parents[1] / "data" / "devset" / "audio"
@@ -140,6 +142,19 @@ def test_what_a_recogniser_hears_counts_where_that_is_asked(
         state = torch.load(tmp_path / words / "training.pt", weights_only=True)["model"]
         weights.append(torch.cat([value.flatten() for value in state.values()]))
     assert not torch.equal(*weights)
+
+
+def test_the_mean_of_two_separators_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(train.MODEL, "channels", 4)
+    folders = [tmp_path / name for name in ("first", "second", "mean")]
+    for folder in folders[:2]:
+        folder.mkdir()
+        train.write(HDemucs(**train.MODEL), folder)
+    mean.main(*folders)
+    first, second, between = (load_file(folder / "small_speech.safetensors") for folder in folders)
+    for name, weight in between.items():
+        assert torch.allclose(weight, (first[name] + second[name]) / 2, atol=1e-6)
+    assert Separator(folders[2]).sample_rate == RATE
 
 
 def test_the_detector_is_told_where_music_plays(written: Path) -> None:

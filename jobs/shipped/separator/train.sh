@@ -11,10 +11,11 @@ test -e "$work/sources/sources.csv" ||
   python -m jobs.shipped.separator.sources "$root" "$pip" "$work/sources"
 torchrun --standalone --nproc-per-node 2 -m jobs.shipped.separator.train \
   "$work/sources" "$work/waves" --steps 16000 --threads 1
-mkdir -p "$work/small_speech"
-test -e "$work/small_speech/small_speech.yaml" || cp "$work/waves"/small_speech.* "$work/small_speech"
+mkdir -p "$work/words"
+test -e "$work/words/small_speech.yaml" || cp "$work/waves"/small_speech.* "$work/words"
 torchrun --standalone --nproc-per-node 2 -m jobs.shipped.separator.train \
-  "$work/sources" "$work/small_speech" --steps 1000 --rate 8e-4 --words 60 --threads 1
+  "$work/sources" "$work/words" --steps 1000 --rate 8e-4 --words 60 --threads 1
+python -m jobs.shipped.separator.mean "$work/waves" "$work/words" "$work/small_speech"
 python -m pip install onnx onnxscript
 test -e "$work/music.onnx" ||
   python -m jobs.shipped.separator.detector "$work/sources" "$work/music.onnx" --steps 900
