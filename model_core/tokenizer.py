@@ -66,7 +66,8 @@ class TextTokenizer:
         """Whether `check_speakable` lets each text pass, for many texts at a time."""
         silent = {_UNKNOWN, self._bpe.token_to_id(_WORD_START)}
         return [
-            (self._is_whole(text) and not silent.issuperset(encoding.ids))
+            # A control character is white space to `strip`, and bytes to the vocabulary.
+            (text.strip() != "" and self._is_whole(text) and not silent.issuperset(encoding.ids))
             or self._is_speakable(text)
             for text, encoding in self._encoded(texts)
         ]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers
 
@@ -65,6 +65,7 @@ def test_no_text_leaves_an_unknown_piece_where_bytes_are_known(text: str) -> Non
     ),
     name=st.sampled_from(NAMES),
 )
+@example(texts=["\x1f"], name="v1")
 def test_many_texts_at_a_time_are_as_one_by_one(texts: list[str], name: str) -> None:
     tokenizer = TOKENIZERS[name]
     texts = [*texts, *facts(name)["multichar_tokens"]]
